@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Finding, creating, opening and reading segment files (emuv_segment.h), used
+ * by the shim and, compiled into emuv_shim._native, by the controllers.
+ *
+ * Functions return 0 or -errno and, where `error` is given, leave a sentence in
+ * it that quotes the path and says what to do.  None of them blocks: the
+ * control lock is tried for at most EMUV_CONTROL_WAIT_MS.
+ */
+#ifndef EMUV_SEGMENT_FILE_H
+#define EMUV_SEGMENT_FILE_H
+
+#include "emuv_segment.h"
+
+#define EMUV_ERROR_BYTES 512
+#define EMUV_CONTROL_WAIT_MS 1000
+
+typedef struct {
+	char text[EMUV_ERROR_BYTES];
+} emuv_error_t;
+
+/*
+ * The directory of the calling user's segments: $EMUV_RUNTIME_DIR, else
+ * $XDG_RUNTIME_DIR/emuv, else /run/emuv/UID where /run/emuv exists, else
+ * /tmp/emuv-UID.  With `create` it is made (0700).  Whoever made it, it is
+ * refused unless it is a directory, no link, owned by the caller, and closed to
+ * group and others.
+ */
+int emuv_segment_directory(char *path, size_t path_bytes, int create, emuv_error_t *error);
+
+/*
+ * Creates `<directory>/<pid>-<start>.seg` (O_EXCL, O_NOFOLLOW, 0600) as a copy
+ * of *initial and maps it for writing.  The file appears under its name only
+ * when it is complete.
+ */
+int emuv_segment_create(const char *directory, const emuv_segment_t *initial,
+			emuv_segment_t **mapped, char *path, size_t path_bytes,
+			emuv_error_t *error);
+
+/*
+ * Opens a segment read-only (`writable` 0) or for its control block.  Refused:
+ * links, files of another user, files open to group or others, a wrong magic,
+ * version or size, and sizes that do not fit the file.  Truncation afterwards
+ * cannot fault the reader: emuv_segment_snapshot re-reads by pread.
+ */
+typedef struct emuv_segment_view emuv_segment_view_t;
+int emuv_segment_open(const char *path, int writable, emuv_segment_view_t **view,
+		      emuv_error_t *error);
+void emuv_segment_close(emuv_segment_view_t *view);
+
+/* A consistent copy; -EAGAIN when the writer never stood still. */
+int emuv_segment_snapshot(emuv_segment_view_t *view, emuv_segment_t *copy, emuv_error_t *error);
+
+/* 1 while the process that wrote the header lives: pid and start time agree. */
+int emuv_segment_alive(const emuv_segment_t *copy);
+
+/* Field 22 of /proc/PID/stat, or 0 where there is no such process. */
+uint64_t emuv_start_ticks(int32_t pid);
+
+/*
+ * Writes a new control block.  Writers exclude one another by an OFD lock on
+ * the file; `generation` goes odd, then even and larger.
+ */
+int emuv_segment_set_control(emuv_segment_view_t *view, const emuv_control_t *control,
+			     emuv_error_t *error);
+
+/* For the process itself: a consistent control block; -EAGAIN mid-write. */
+int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy);
+
+#endif
