@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The simulated GPU: a CUDA driver in software (docs/sim.md).  Internal header.
+ *
+ * Words
+ *   object   what a driver handle points to; starts with sim_object_t and is
+ *            known to the handle table from creation to destruction, so that a
+ *            stale or invented handle is found out without being dereferenced.
+ *   range    a piece of the address space that the simulator gave out (range.c):
+ *            device memory, managed memory, pinned host memory, VMM reservation.
+ *   block    2 MiB of managed memory, the unit of residency.
+ *
+ * Rules
+ *   - One lock, sim_lock, guards all state; bytes are copied outside of it.
+ *   - Every entry point is SIM_API(name, params) { ... } and starts with
+ *     SIM_ENTER(name) (counts the call, applies injected faults, checks cuInit),
+ *     or SIM_ENTER_EARLY(name) where the driver answers before cuInit.
+ *   - A failure that a programmer would want named goes through sim_fail(), which
+ *     prints one line only when EMUV_SIM_VERBOSE is set, and returns its code.
+ *   - Device memory is host memory, mapped on demand (mmap, NORESERVE): its size
+ *     costs nothing until touched.
+ *   - Work is done when it is submitted; a held stream (emuv_sim_table.h) only
+ *     delays what events and synchronisation say.
+ */
+#ifndef EMUV_SIM_H
+#define EMUV_SIM_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cuda_abi.h"
+
+#define SIM_DRIVER_VERSION 13000
+#define SIM_BLOCK_BYTES ((size_t)2 << 20)
+#define SIM_MAX_DEVICES 16
+
+#define SIM_API(name, ...)                                             \
+	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__); \
+	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__)
+
+#define SIM_ENTER(name)                                   \
+	do {                                              \
+		static sim_call_t call_ = { #name, 0, 0 }; \
+		CUresult injected_ = sim_enter(&call_, true); \
+		if (injected_ != CUDA_SUCCESS)            \
+			return injected_;                 \
+	} while (0)
+#define SIM_ENTER_EARLY(name)                              \
+	do {                                               \
+		static sim_call_t call_ = { #name, 0, 0 };  \
+		CUresult injected_ = sim_enter(&call_, false); \
+		if (injected_ != CUDA_SUCCESS)             \
+			return injected_;                  \
+	} while (0)
+
+/* ---- entry, faults, report: entry.c ---- */
+typedef struct sim_call {
+	const char *name;
+	int registered;      /* linked into the list of called functions */
+	struct sim_call *next;
+} sim_call_t;
+/* Counts the call; CUDA_ERROR_NOT_INITIALIZED before cuInit when `need_init`. */
+CUresult sim_enter(sim_call_t *call, bool need_init);
+CUresult sim_fail(CUresult code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+extern pthread_mutex_t sim_lock;
+void sim_lock_take(void);
+void sim_lock_drop(void);
+
+/* ---- objects: object.c ---- */
+typedef enum {
+	SIM_CONTEXT = 1, SIM_STREAM, SIM_EVENT, SIM_POOL, SIM_ARRAY, SIM_MIPMAP,
+	SIM_MODULE, SIM_FUNCTION, SIM_LIBRARY, SIM_KERNEL, SIM_LINK, SIM_VMM,
+} sim_kind_t;
+typedef struct {
+	sim_kind_t kind;
+	struct sim_context *context; /* owner, or NULL */
+} sim_object_t;
+/* All with sim_lock held. */
+void *sim_object_new(sim_kind_t kind, size_t bytes, struct sim_context *context); /* zeroed; NULL: no memory */
+void sim_object_delete(void *object);
+void *sim_object_get(const void *handle, sim_kind_t kind); /* NULL: no such object */
+/* Calls visit for each live object of the kind; visit may delete the object it is given. */
+void sim_object_each(sim_kind_t kind, void (*visit)(void *object, void *argument), void *argument);
+
+/* ---- devices and contexts: device.c, context.c ---- */
+typedef struct {
+	uint64_t card_bytes;
+	uint64_t context_cost;  /* EMUV_SIM_CONTEXT */
+	uint64_t context_bytes; /* taken by live contexts */
+	uint64_t device_bytes;  /* taken by allocations of every plain kind */
+	uint64_t resident_bytes; /* taken by managed blocks resident here */
+	struct sim_context *primary;
+	unsigned int primary_refs;
+	unsigned int primary_flags;
+	CUmemoryPool default_pool, current_pool;
+} sim_device_t;
+extern sim_device_t sim_devices[SIM_MAX_DEVICES];
+extern int sim_device_count; /* after CUDA_VISIBLE_DEVICES */
+
+typedef struct sim_context {
+	sim_object_t object;
+	CUdevice device;
+	unsigned int flags;
+	bool primary;
+	unsigned int attached; /* stack entries over all threads */
+	struct sim_stream *legacy; /* the NULL stream */
+} sim_context_t;
+
+/*
+ * The calling thread's current context; NULL where there is none (callers answer
+ * CUDA_ERROR_INVALID_CONTEXT).  A destroyed one that is still current answers NULL too.
+ */
+sim_context_t *sim_current(void);
+/* sim_lock held.  Drops everything a context owns: S2's part is sim_memory_drop_context. */
+void sim_memory_drop_context(sim_context_t *context); /* memory.c */
+
+/* ---- streams and events: stream.c ---- */
+typedef struct sim_stream {
+	sim_object_t object;
+	unsigned int flags;
+	int priority;
+	uint64_t id;
+	bool held;
+	uint64_t submitted, completed; /* sequence numbers; equal unless held */
+	CUmemoryPool unused;
+} sim_stream_t;
+/*
+ * sim_lock held.  Resolves a CUstream: 0 / CU_STREAM_LEGACY (or, for a _ptsz entry
+ * point, 0 as per-thread), CU_STREAM_PER_THREAD, or a handle.  NULL: invalid; *why
+ * then has the code.
+ */
+sim_stream_t *sim_stream_get(CUstream stream, bool per_thread, CUresult *why);
+/* sim_lock held.  Marks one piece of work submitted (and done, unless held). */
+void sim_stream_work(sim_stream_t *stream);
+
+/* ---- ranges and memory: range.c, memory.c, managed.c, vmm.c, pool.c, array.c, copy.c ---- */
+typedef enum {
+	SIM_RANGE_DEVICE = 1, /* cuMemAlloc, pools */
+	SIM_RANGE_MANAGED,
+	SIM_RANGE_HOST,       /* cuMemHostAlloc, cuMemHostRegister */
+	SIM_RANGE_RESERVED,   /* cuMemAddressReserve */
+} sim_range_kind_t;
+typedef struct sim_range {
+	sim_range_kind_t kind;
+	uintptr_t start;
+	size_t bytes; /* as asked for */
+	CUdevice device;
+	sim_context_t *context; /* NULL for what belongs to a pool or to the device */
+	CUmemoryPool pool;
+	unsigned int flags;
+	bool registered;  /* host memory that the program owns */
+	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
+	struct sim_managed *managed; /* residency and advice by block */
+	struct sim_range *left, *right, *parent; /* owned by range.c */
+	uint64_t order;
+} sim_range_t;
+/* sim_lock held.  The range that contains `address`, or NULL. */
+sim_range_t *sim_range_find(uintptr_t address);
+/*
+ * sim_lock held.  May the card of `device` give `bytes` more?  Evicts managed
+ * blocks to make room.  sim_card_take books them, sim_card_give returns them.
+ */
+bool sim_card_take(CUdevice device, uint64_t bytes);
+void sim_card_give(CUdevice device, uint64_t bytes);
+
+/* Bytes resident on `device` of [address, address + bytes) of managed memory. managed.c */
+CUresult sim_managed_resident(CUdeviceptr address, size_t bytes, CUdevice device, uint64_t *resident);
+
+/* ---- report at exit: report.c ---- */
+/* Writes EMUV_SIM_REPORT; called by the library's destructor. */
+void sim_report_write(void);
+
+#endif
