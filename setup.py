@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Builds emuV's three native artefacts, each from one row below.
+
+    emuv_shim/_native.abi3.so      cffi module: what Python reads and writes segments with
+    emuv_shim/_lib/libemuv.so      the interposer, preloaded into CUDA programs
+    emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
+
+The last two are plain shared libraries: no Python headers, no libpython, every
+symbol defined.  Their objects are rebuilt when the source, a header or `.def`
+that it includes (the compiler writes them down), or the command itself changed;
+a library is replaced by rename, so that programs that have it mapped live on.
+
+Environment: CC, EMUV_CFLAGS (added last), EMUV_SANITIZE (`address,undefined`).
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shlex
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CC = shlex.split(os.environ.get("CC", "gcc"))
+CFLAGS = """
+    -std=gnu17 -O2 -g -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes
+    -fPIC -fvisibility=hidden -ftls-model=initial-exec -ffunction-sections -pthread
+""".split()
+# Device memory and segments are bytes that several types look at.
+CFLAGS += ["-fno-strict-aliasing"]
+# Bound at load (-z now): no hook ever enters the dynamic linker to find a symbol.
+# -Bsymbolic: each library calls itself, whatever is preloaded in front of it.
+LDFLAGS = """
+    -shared -pthread -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -Wl,-z,defs -Wl,-z,now
+    -Wl,-z,relro -Wl,--as-needed -Wl,--gc-sections
+""".split()
+if sanitize := os.environ.get("EMUV_SANITIZE"):
+    CFLAGS += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
+    LDFLAGS += [f"-fsanitize={sanitize}"]
+CFLAGS += shlex.split(os.environ.get("EMUV_CFLAGS", ""))
+
+
+class SharedLibrary(Extension):
+    """A shared library that is no Python module: own flags, own file name.
+
+    `sources` are those of csrc/`folder` and of csrc/common; what a library does
+    not call of the latter, the linker drops.
+    """
+
+    def __init__(self, name: str, filename: str, folder: str) -> None:
+        parts = (Path("csrc", folder), Path("csrc/common"))
+        super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
+        self.filename = filename
+        self.includes = [f"-I{part}" for part in (*parts, Path("csrc"))]
+
+
+class BuildExt(build_ext):
+    """build_ext that also builds SharedLibrary."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        # Asked with the full name (for the path) and with its last part (for the file).
+        for ext in self.extensions:
+            if isinstance(ext, SharedLibrary) and fullname in (ext.name, ext.name.split(".")[-1]):
+                return ext.filename if "." in fullname else os.path.basename(ext.filename)
+        return super().get_ext_filename(fullname)
+
+    def copy_file(self, infile: str, outfile: str, *args: object, **kwargs: object) -> object:
+        if os.path.exists(outfile) and filecmp.cmp(infile, outfile):
+            return outfile, False
+        self.mkpath(os.path.dirname(outfile))
+        super().copy_file(infile, f"{outfile}.new", *args, **kwargs)
+        os.replace(f"{outfile}.new", outfile)
+        return outfile, True
+
+    def build_extension(self, ext: Extension) -> None:
+        if not isinstance(ext, SharedLibrary):
+            ext.depends = [str(p) for p in Path("csrc").rglob("*.[hd]*")]
+            super().build_extension(ext)
+            return
+        made = Path(self.build_temp, ext.name)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda source: self.compile(ext, source, made), ext.sources))
+        library = made / Path(ext.filename).name
+        self.make(library, [*CC, *map(str, objects), *LDFLAGS, "-ldl", "-lm"], objects)
+        self.copy_file(str(library), self.get_ext_fullpath(ext.name))
+
+    def compile(self, ext: SharedLibrary, source: str, made: Path) -> Path:
+        """Compiles one source; returns its object file."""
+        target = made / source.replace("/", "_")
+        depfile = target.with_suffix(f"{target.suffix}.d")
+        target = target.with_suffix(f"{target.suffix}.o")
+        # The last run's list of what the source includes: "object: source header ...".
+        listed = depfile.read_text().replace("\\\n", " ") if depfile.exists() else ""
+        inputs = [Path(p) for p in shlex.split(listed)[1:]]
+        command = [*CC, *CFLAGS, *ext.includes, "-MMD", "-MF", str(depfile), "-c", source]
+        self.make(target, command, inputs or [Path(source)])
+        return target
+
+    def make(self, target: Path, command: list[str], inputs: list[Path]) -> None:
+        """Runs `command -o target`, unless it made target after the inputs last changed."""
+        command = [*command, "-o", str(target)]
+        record = target.with_suffix(f"{target.suffix}.cmd")
+        if not self.force and target.exists() and record.exists():
+            last = target.stat().st_mtime_ns
+            if record.read_text() == shlex.join(command) and all(
+                p.exists() and p.stat().st_mtime_ns <= last for p in inputs
+            ):
+                return
+        self.mkpath(str(target.parent))
+        self.spawn(command)
+        record.write_text(shlex.join(command))
+
+
+setup(
+    cmdclass={"build_ext": BuildExt},
+    cffi_modules=["emuv_shim/_native_build.py:ffibuilder"],
+    ext_modules=[
+        SharedLibrary("emuv_shim._lib.libemuv", "emuv_shim/_lib/libemuv.so", "shim"),
+        SharedLibrary("emuv_shim._lib.sim.libcuda", "emuv_shim/_lib/sim/libcuda.so.1", "sim"),
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)
