@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# make demo   what emuV does, on a simulated GPU
+# make test   the test suite
+#
+# Each works from a fresh clone on Debian 12 with no GPU: it makes a virtual
+# environment, installs what is needed into it, and builds.  PYTHON=… chooses
+# the interpreter, TESTS=… the tests, EMUV_SANITIZE=… and EMUV_CFLAGS=… reach
+# the compiler (setup.py).
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := timeout 900 $(PY) -m pip --disable-pip-version-check install -q --retries 5
+TESTS ?= tests
+
+GPU_PYTHON ?= python3
+GPU_SITE := build/gpu-site
+# A folder that `make wheels GPU_PYTHON_VERSION=3.12` filled, for a machine
+# without internet: make gpu-check WHEELS=.whl
+WHEELS ?=
+GPU_PYTHON_VERSION ?= 3.12
+
+.PHONY: help build demo test lint check-c bench gpu-check gpu-facts wheels dist clean
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@echo "more: build lint check-c bench dist clean; on a GPU: gpu-check gpu-facts"
+
+$(VENV)/.made: .ci/bootstrap
+	.ci/bootstrap $(VENV)
+	touch $@
+
+# Programs that the demo and the integration tests run (about 700 MB), test
+# tools, and emuV itself, editable.
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(PIP) 'setuptools>=77' 'cffi>=1.16'
+	$(PIP) --no-build-isolation -e '.[test,demo]'
+	touch $@
+
+build: $(VENV)/.installed
+	@timeout 300 $(PY) setup.py -q build_ext --inplace
+
+demo: build
+	@timeout --kill-after=10 180 $(VENV)/bin/emuv demo
+
+test: build
+	@timeout --kill-after=10 1200 $(PY) -m pytest -q $(TESTS)
+
+lint: $(VENV)/.installed
+	timeout 120 $(VENV)/bin/ruff check .
+	timeout 300 $(VENV)/bin/mypy
+
+# The C modules' own tests, under the address, undefined-behaviour and thread sanitizers.
+check-c: build
+	@timeout --kill-after=10 600 $(PY) -m pytest -q tests/c
+
+bench: build
+	@for file in $(or $(BENCH),$(wildcard benchmarks/bench_*.py)); do \
+		timeout --kill-after=10 600 $(PY) $$file || exit 1; \
+	done
+
+# On a machine with an NVIDIA GPU, and perhaps no internet: uses the packages of
+# the Python at hand (torch, cupy, …), adds emuV's own beside them, builds in place.
+$(GPU_SITE)/.made: pyproject.toml
+	mkdir -p $(GPU_SITE)
+	timeout 120 $(GPU_PYTHON) .ci/gpu_site.py $(GPU_SITE) $(WHEELS)
+	touch $@
+
+gpu-check gpu-facts: export PYTHONPATH := $(CURDIR):$(CURDIR)/$(GPU_SITE)$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu-check: $(GPU_SITE)/.made
+	@timeout 240 $(GPU_PYTHON) setup.py -q build_ext --inplace
+	@timeout --kill-after=10 500 $(GPU_PYTHON) tests/gpu/gpu_check.py $(if $(OUT),--output $(OUT)/gpu-check.json)
+
+gpu-facts: $(GPU_SITE)/.made
+	@timeout 240 $(GPU_PYTHON) setup.py -q build_ext --inplace
+	@timeout --kill-after=10 400 $(GPU_PYTHON) benchmarks/driver_facts.py $(if $(OUT),--output $(OUT)/driver-facts.json)
+
+wheels: $(VENV)/.installed
+	timeout 300 $(PY) -m pip download -q -d .whl --only-binary :all: \
+		--python-version $(GPU_PYTHON_VERSION) $$($(PY) .ci/gpu_site.py --list)
+
+dist: $(VENV)/.installed
+	timeout 600 $(PY) -m build
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info emuv_shim/_lib emuv_shim/*.so \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
