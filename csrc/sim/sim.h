@@ -91,6 +91,7 @@ typedef struct {
 	uint64_t context_bytes; /* taken by live contexts */
 	uint64_t device_bytes;  /* taken by allocations of every plain kind */
 	uint64_t resident_bytes; /* taken by managed blocks resident here */
+	uint64_t peak_bytes;     /* the most that all three ever were */
 	struct sim_context *primary;
 	unsigned int primary_refs;
 	unsigned int primary_flags;
@@ -135,7 +136,7 @@ sim_stream_t *sim_stream_get(CUstream stream, bool per_thread, CUresult *why);
 /* sim_lock held.  Marks one piece of work submitted (and done, unless held). */
 void sim_stream_work(sim_stream_t *stream);
 
-/* ---- ranges and memory: range.c, memory.c, managed.c, vmm.c, pool.c, array.c, copy.c ---- */
+/* ---- ranges and memory: range.c, memory.c, managed.c (more in memory.h) ---- */
 typedef enum {
 	SIM_RANGE_DEVICE = 1, /* cuMemAlloc, pools */
 	SIM_RANGE_MANAGED,
@@ -144,28 +145,40 @@ typedef enum {
 } sim_range_kind_t;
 typedef struct sim_range {
 	sim_range_kind_t kind;
+	uint32_t order; /* heap order in the tree; owned by range.c */
 	uintptr_t start;
 	size_t bytes; /* as asked for */
 	CUdevice device;
+	unsigned int flags;
 	sim_context_t *context; /* NULL for what belongs to a pool or to the device */
 	CUmemoryPool pool;
-	unsigned int flags;
 	bool registered;  /* host memory that the program owns */
+	bool sync_memops; /* CU_POINTER_ATTRIBUTE_SYNC_MEMOPS */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
-	struct sim_managed *managed; /* residency and advice by block */
-	struct sim_range *left, *right, *parent; /* owned by range.c */
-	uint64_t order;
+	struct sim_managed *managed; /* residency and advice by block: managed.c */
+	struct sim_vmm_map *maps;    /* of a reservation: vmm.c */
+	struct sim_space *space;     /* where the bytes come from: space.c */
+	struct sim_range *left, *right; /* owned by range.c */
 } sim_range_t;
 /* sim_lock held.  The range that contains `address`, or NULL. */
 sim_range_t *sim_range_find(uintptr_t address);
+/* sim_lock held.  Calls visit for every live range in the order of their addresses. */
+void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /*
- * sim_lock held.  May the card of `device` give `bytes` more?  Evicts managed
- * blocks to make room.  sim_card_take books them, sim_card_give returns them.
+ * sim_lock held.  sim_card_room: can the card of `device` give `bytes` more?  Evicts
+ * managed blocks to make room, and books nothing.  sim_card_take books them as
+ * device_bytes (false: no room), sim_card_give returns them; both round up to 512.
+ * sim_card_used: all that is taken, contexts included; keeps peak_bytes.
  */
+bool sim_card_room(CUdevice device, uint64_t bytes);
 bool sim_card_take(CUdevice device, uint64_t bytes);
 void sim_card_give(CUdevice device, uint64_t bytes);
+uint64_t sim_card_used(CUdevice device);
 
-/* Bytes resident on `device` of [address, address + bytes) of managed memory. managed.c */
+/*
+ * Bytes resident on `device` of [address, address + bytes) of managed memory.  Takes
+ * sim_lock.  CUDA_ERROR_INVALID_VALUE where that is not inside one managed range.
+ */
 CUresult sim_managed_resident(CUdeviceptr address, size_t bytes, CUdevice device, uint64_t *resident);
 
 /* ---- report at exit: report.c ---- */
