@@ -26,6 +26,7 @@
 #define EMUV_SIM_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,30 +41,41 @@
 	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__); \
 	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__)
 
-#define SIM_ENTER(name)                                   \
-	do {                                              \
-		static sim_call_t call_ = { #name, 0, 0 }; \
-		CUresult injected_ = sim_enter(&call_, true); \
-		if (injected_ != CUDA_SUCCESS)            \
-			return injected_;                 \
-	} while (0)
-#define SIM_ENTER_EARLY(name)                              \
-	do {                                               \
-		static sim_call_t call_ = { #name, 0, 0 };  \
-		CUresult injected_ = sim_enter(&call_, false); \
-		if (injected_ != CUDA_SUCCESS)             \
-			return injected_;                  \
-	} while (0)
-
-/* ---- entry, faults, report: entry.c ---- */
+/* One per entry point: a counter and its place in the section that lists them all. */
 typedef struct sim_call {
 	const char *name;
-	int registered;      /* linked into the list of called functions */
-	struct sim_call *next;
+	_Atomic uint64_t count;
+	_Atomic uint64_t faults; /* armed and not yet struck; the faults themselves: entry.c */
 } sim_call_t;
+
+#define SIM_ENTER_(name, need_init)                                             \
+	do {                                                                    \
+		static sim_call_t call_ = { #name, 0, 0 };                      \
+		static sim_call_t *listed_                                      \
+			__attribute__((section("sim_calls"), used)) = &call_;   \
+		CUresult injected_ = sim_enter(&call_, need_init);              \
+		if (__builtin_expect(injected_ != CUDA_SUCCESS, 0))             \
+			return injected_;                                       \
+	} while (0)
+#define SIM_ENTER(name) SIM_ENTER_(name, true)
+#define SIM_ENTER_EARLY(name) SIM_ENTER_(name, false)
+
+/* ---- entry, faults, report: entry.c ---- */
+/* 0: initialised, no fault armed, no host callback running, not a forked child. */
+extern _Atomic int sim_slow;
+CUresult sim_enter_slow(sim_call_t *call, uint64_t number, bool need_init);
 /* Counts the call; CUDA_ERROR_NOT_INITIALIZED before cuInit when `need_init`. */
-CUresult sim_enter(sim_call_t *call, bool need_init);
+static inline CUresult sim_enter(sim_call_t *call, bool need_init)
+{
+	uint64_t number = atomic_fetch_add_explicit(&call->count, 1, memory_order_relaxed) + 1;
+
+	if (__builtin_expect(atomic_load_explicit(&sim_slow, memory_order_relaxed) == 0, 1))
+		return CUDA_SUCCESS;
+	return sim_enter_slow(call, number, need_init);
+}
 CUresult sim_fail(CUresult code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* One line on stderr, "emuv-sim: …", whatever EMUV_SIM_VERBOSE says. */
+void sim_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern pthread_mutex_t sim_lock;
 void sim_lock_take(void);
 void sim_lock_drop(void);
@@ -100,20 +112,38 @@ typedef struct {
 extern sim_device_t sim_devices[SIM_MAX_DEVICES];
 extern int sim_device_count; /* after CUDA_VISIBLE_DEVICES */
 
+/*
+ * Never freed: a thread may have a destroyed context current, and finds out by
+ * `alive` without the lock.  The primary one lives again when it is retained again.
+ */
 typedef struct sim_context {
 	sim_object_t object;
+	_Atomic bool alive;
+	bool primary;
 	CUdevice device;
 	unsigned int flags;
-	bool primary;
-	unsigned int attached; /* stack entries over all threads */
+	uint64_t id;
+	unsigned int attached; /* cuCtxAttach's count; 1 when made */
 	struct sim_stream *legacy; /* the NULL stream */
+	unsigned int peers;    /* bit d: peer access to device d is enabled */
+	size_t limits[16];
+	int cache_config, shared_config;
 } sim_context_t;
 
+extern _Thread_local sim_context_t *sim_top; /* top of this thread's stack */
 /*
- * The calling thread's current context; NULL where there is none (callers answer
- * CUDA_ERROR_INVALID_CONTEXT).  A destroyed one that is still current answers NULL too.
+ * The calling thread's current context; NULL where there is none, and where it has
+ * been destroyed (callers answer sim_no_context()).
  */
-sim_context_t *sim_current(void);
+static inline sim_context_t *sim_current(void)
+{
+	sim_context_t *context = sim_top;
+
+	return context && atomic_load_explicit(&context->alive, memory_order_relaxed) ? context
+										      : NULL;
+}
+/* CUDA_ERROR_CONTEXT_IS_DESTROYED or CUDA_ERROR_INVALID_CONTEXT, as it is. */
+CUresult sim_no_context(void);
 /* sim_lock held.  Drops everything a context owns: S2's part is sim_memory_drop_context. */
 void sim_memory_drop_context(sim_context_t *context); /* memory.c */
 
@@ -124,8 +154,10 @@ typedef struct sim_stream {
 	int priority;
 	uint64_t id;
 	bool held;
-	uint64_t submitted, completed; /* sequence numbers; equal unless held */
-	CUmemoryPool unused;
+	bool legacy;       /* the NULL stream of its context */
+	uint64_t submitted; /* sequence number of the last piece of work */
+	uint64_t held_from; /* work after this number is unfinished while `held` */
+	struct sim_wait *waits; /* work of other streams, and host functions, that come first */
 } sim_stream_t;
 /*
  * sim_lock held.  Resolves a CUstream: 0 / CU_STREAM_LEGACY (or, for a _ptsz entry
@@ -135,6 +167,13 @@ typedef struct sim_stream {
 sim_stream_t *sim_stream_get(CUstream stream, bool per_thread, CUresult *why);
 /* sim_lock held.  Marks one piece of work submitted (and done, unless held). */
 void sim_stream_work(sim_stream_t *stream);
+/* sim_lock held.  Is everything submitted so far finished? */
+bool sim_stream_idle(sim_stream_t *stream);
+/*
+ * sim_lock held (dropped while waiting).  Waits for what is in the stream now.
+ * CUDA_ERROR_LAUNCH_TIMEOUT after 60 s: only a stream that is held takes time.
+ */
+CUresult sim_stream_wait(sim_stream_t *stream);
 
 /* ---- ranges and memory: range.c, memory.c, managed.c (more in memory.h) ---- */
 typedef enum {
@@ -162,6 +201,8 @@ typedef struct sim_range {
 } sim_range_t;
 /* sim_lock held.  The range that contains `address`, or NULL. */
 sim_range_t *sim_range_find(uintptr_t address);
+/* sim_lock held.  Calls visit for every live range, in order of address; visit changes nothing. */
+void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /* sim_lock held.  Calls visit for every live range in the order of their addresses. */
 void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /*
