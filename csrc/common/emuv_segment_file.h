@@ -21,17 +21,25 @@ typedef struct {
 
 /*
  * The directory of the calling user's segments: $EMUV_RUNTIME_DIR, else
- * $XDG_RUNTIME_DIR/emuv, else /run/emuv/UID where /run/emuv exists, else
- * /tmp/emuv-UID.  With `create` it is made (0700).  Whoever made it, it is
+ * $XDG_RUNTIME_DIR/emuv where that is the caller's own directory (su leaves
+ * another user's), else /run/emuv/UID where /run/emuv exists, else
+ * /tmp/emuv-UID.  `path` is filled even where the answer is -ENOENT.  With `create` it is made (0700).  Whoever made it, it is
  * refused unless it is a directory, no link, owned by the caller, and closed to
  * group and others.
  */
 int emuv_segment_directory(char *path, size_t path_bytes, int create, emuv_error_t *error);
 
 /*
+ * Whether a directory may be searched for segments: the same checks, but root
+ * may look into another user's.
+ */
+int emuv_segment_directory_check(const char *path, emuv_error_t *error);
+
+/*
  * Creates `<directory>/<pid>-<start>.seg` (O_EXCL, O_NOFOLLOW, 0600) as a copy
  * of *initial and maps it for writing.  The file appears under its name only
- * when it is complete.
+ * when it is complete.  One that is there already was left by the image that
+ * this process ran before exec (same pid, same start time); it is replaced.
  */
 int emuv_segment_create(const char *directory, const emuv_segment_t *initial,
 			emuv_segment_t **mapped, char *path, size_t path_bytes,
@@ -48,10 +56,19 @@ int emuv_segment_open(const char *path, int writable, emuv_segment_view_t **view
 		      emuv_error_t *error);
 void emuv_segment_close(emuv_segment_view_t *view);
 
-/* A consistent copy; -EAGAIN when the writer never stood still. */
+/*
+ * A consistent copy; -EAGAIN when the writer never stood still.  Only the
+ * devices that the header counts are filled; texts are NUL-terminated.  Two
+ * things that will never settle are handed out with their number odd: counters
+ * of a process that was killed while it wrote them, and a control block whose
+ * controller was.
+ */
 int emuv_segment_snapshot(emuv_segment_view_t *view, emuv_segment_t *copy, emuv_error_t *error);
 
-/* 1 while the process that wrote the header lives: pid and start time agree. */
+/*
+ * 1 while the process that wrote the header lives: pid and start time agree and
+ * it is no zombie.  The pid is looked up in the caller's pid namespace.
+ */
 int emuv_segment_alive(const emuv_segment_t *copy);
 
 /* Field 22 of /proc/PID/stat, or 0 where there is no such process. */
@@ -64,7 +81,14 @@ uint64_t emuv_start_ticks(int32_t pid);
 int emuv_segment_set_control(emuv_segment_view_t *view, const emuv_control_t *control,
 			     emuv_error_t *error);
 
-/* For the process itself: a consistent control block; -EAGAIN mid-write. */
+/*
+ * The same for a change that builds on what was read: -ESTALE, and nothing is
+ * written, unless the file's generation is still control->generation.
+ */
+int emuv_segment_replace_control(emuv_segment_view_t *view, const emuv_control_t *control,
+				 emuv_error_t *error);
+
+/* For the process itself, without blocking or allocating: a consistent control block; -EAGAIN mid-write. */
 int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy);
 
 #endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the parts of the segment's file access share among themselves:
+ *
+ *   emuv_segment_create.c   the directory, and one's own new file
+ *   emuv_segment_file.c     opening and reading, of strangers' files too
+ *   emuv_segment_control.c  writing and reading the control block
+ *
+ * Invariants of all three: every check of owner and mode is made on a
+ * descriptor, not on a path; nothing waits without a limit; nothing is printed.
+ *
+ * Readers and writers meet in the page cache: pread and pwrite see and change
+ * the bytes that the process has mapped with MAP_SHARED.
+ */
+#ifndef EMUV_SEGMENT_PRIVATE_H
+#define EMUV_SEGMENT_PRIVATE_H
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "emuv_segment_file.h"
+
+#define EMUV_CONTROL_AT ((off_t)offsetof(emuv_segment_t, control))
+#define EMUV_GENERATION_AT EMUV_CONTROL_AT
+#define EMUV_COUNTERS_SEQ_AT ((off_t)offsetof(emuv_segment_t, counters_seq))
+
+struct emuv_segment_view {
+	int fd;
+	int writable;
+	uint32_t n_devices;
+	char path[PATH_MAX];
+};
+
+/* Puts the sentence into `error`, where there is one; returns `rc`. */
+__attribute__((format(printf, 3, 4)))
+int emuv_segment_fail(emuv_error_t *error, int rc, const char *format, ...);
+#define fail emuv_segment_fail
+
+/* All of `bytes`, or -errno; a file that ends before is -ENODATA. */
+int emuv_segment_pread(int fd, void *buffer, size_t bytes, off_t at);
+int emuv_segment_pwrite(int fd, const void *buffer, size_t bytes, off_t at);
+
+void emuv_segment_pause(long ns);
+
+#endif
