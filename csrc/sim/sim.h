@@ -104,7 +104,7 @@ typedef struct {
 	uint64_t device_bytes;  /* taken by allocations of every plain kind */
 	uint64_t resident_bytes; /* taken by managed blocks resident here */
 	uint64_t peak_bytes;     /* the most that all three ever were */
-	struct sim_context *primary;
+	struct sim_context *primary; /* made once, alive while retained */
 	unsigned int primary_refs;
 	unsigned int primary_flags;
 	CUmemoryPool default_pool, current_pool;
@@ -201,8 +201,6 @@ typedef struct sim_range {
 } sim_range_t;
 /* sim_lock held.  The range that contains `address`, or NULL. */
 sim_range_t *sim_range_find(uintptr_t address);
-/* sim_lock held.  Calls visit for every live range, in order of address; visit changes nothing. */
-void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /* sim_lock held.  Calls visit for every live range in the order of their addresses. */
 void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /*
