@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The books of the process: the ledger, the budget of every device, and the
+ * segment that publishes them, changed together under the one lock of the shim.
+ *
+ * An allocation goes  reserve -> driver call -> commit or roll back,
+ * a free goes         take -> driver call -> freed or restore.
+ * The lock is held in each step and never across the driver call between them;
+ * nothing here calls the driver.
+ */
+#ifndef EMUV_ACCOUNT_H
+#define EMUV_ACCOUNT_H
+
+#include "budget.h"
+#include "config.h"
+#include "cuda_abi.h"
+#include "ledger.h"
+
+/* Where a call acts. */
+typedef struct {
+	CUdevice device;
+	CUcontext context;
+} emuv_where_t;
+
+/*
+ * Reserves `bytes` for the device.  False: refused (the caller may make room and
+ * try again, then tells emuv_account_denied).
+ */
+bool emuv_account_reserve(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant);
+void emuv_account_denied(CUdevice device, uint64_t bytes);
+/* The allocation is there: enters it.  `entry` needs key, kind, context, flags (link, references). */
+void emuv_account_commit(CUdevice device, const emuv_grant_t *grant, emuv_entry_t *entry,
+			 bool card_full);
+void emuv_account_roll_back(CUdevice device, const emuv_grant_t *grant);
+
+/* Takes an entry out of the ledger; it stays charged until freed or restored. */
+bool emuv_account_take(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
+void emuv_account_freed(const emuv_entry_t *entry);
+void emuv_account_restore(const emuv_entry_t *entry);
+/* A copy of an entry that stays. */
+bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
+/* Enters what is charged nothing (a pool, a VMM handle); -ENOMEM. */
+int emuv_account_note(const emuv_entry_t *entry);
+/* Adds to an entry's references and returns the sum; 0 takes the entry and frees its charge. */
+uint32_t emuv_account_refer(enum emuv_kind kind, uint64_t key, int change);
+/* The id of the VMM allocation mapped at `address`, 0 where there is none. */
+uint64_t emuv_account_mapping(uint64_t address);
+
+/*
+ * The context is gone and with it all it owned; `primary` too takes nothing of
+ * pools and VMM, which belong to the device.
+ */
+void emuv_account_context_gone(CUcontext context);
+/* Charges a context's own bytes; false: vram cannot hold them. */
+bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags);
+void emuv_account_overhead_gone(CUdevice device, uint64_t bytes);
+
+/* Hints were issued for this many bytes. */
+void emuv_account_hints(CUdevice device, uint64_t advised, uint64_t to_device, uint64_t to_host);
+/*
+ * After vram was lowered: takes up to `max` resident heads off the books' ledger
+ * side and hands out their ranges; emuv_account_demoted then uncharges them.
+ */
+size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max);
+void emuv_account_demoted(CUdevice device, uint64_t bytes);
+/* True where lowered vram leaves resident heads over it: one atomic load when not. */
+bool emuv_account_over(void);
+
+/* What the reports say of a device. */
+typedef struct {
+	uint64_t visible; /* EMUV_UNLIMITED: the driver's own answer stands */
+	uint64_t free;
+	uint64_t vram;
+	uint64_t overhead;
+	uint32_t policy;
+} emuv_report_t;
+void emuv_account_report(CUdevice device, emuv_report_t *report);
+/* Counts a call of a hooked function. */
+void emuv_account_call(CUdevice device, int function);
+void emuv_account_uncounted(CUdevice device);
+bool emuv_account_eager(void);
+
+/* Start of a process's books; `segment` carries header and control. */
+void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices);
+void emuv_account_card(CUdevice device, uint64_t card_bytes, bool can_spill);
+/* For fork: the lock around it, and a child that knows nothing. */
+void emuv_account_fork_prepare(void);
+void emuv_account_fork_parent(void);
+void emuv_account_fork_child(void);
+/* The segment in use (a private one where no file could be made). */
+emuv_segment_t *emuv_account_segment(void);
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "budget.h"
+
+static uint64_t physical(const emuv_budget_device_t *d)
+{
+	return d->counters.device_bytes + d->counters.resident_bytes + d->counters.overhead_bytes;
+}
+
+static uint64_t used(const emuv_budget_device_t *d)
+{
+	return d->counters.device_bytes + d->counters.managed_bytes + d->counters.overhead_bytes;
+}
+
+static void note_peaks(emuv_budget_device_t *d)
+{
+	if (physical(d) > d->counters.peak_physical_bytes)
+		d->counters.peak_physical_bytes = physical(d);
+	if (used(d) > d->counters.peak_used_bytes)
+		d->counters.peak_used_bytes = used(d);
+}
+
+uint64_t emuv_budget_room(const emuv_budget_device_t *d)
+{
+	if (d->vram == EMUV_UNLIMITED)
+		return EMUV_UNLIMITED;
+	return d->vram > physical(d) ? d->vram - physical(d) : 0;
+}
+
+uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
+{
+	uint64_t vram = d->vram;
+	uint64_t extra = d->policy == EMUV_POLICY_SPILL ? d->virtual_bytes : 0;
+
+	if (d->counters.card_bytes && vram > d->counters.card_bytes) {
+		/* No limit and nothing extra: the card's own answer stands. */
+		if (vram == EMUV_UNLIMITED && !extra)
+			return EMUV_UNLIMITED;
+		vram = d->counters.card_bytes;
+	}
+	return vram > EMUV_UNLIMITED - extra ? EMUV_UNLIMITED : vram + extra;
+}
+
+uint64_t emuv_budget_free(const emuv_budget_device_t *d)
+{
+	uint64_t visible = emuv_budget_visible(d);
+
+	if (visible == EMUV_UNLIMITED)
+		return EMUV_UNLIMITED;
+	return visible > used(d) ? visible - used(d) : 0;
+}
+
+bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int how,
+			 emuv_grant_t *grant)
+{
+	emuv_device_counters_t *c = &d->counters;
+	uint64_t room = emuv_budget_room(d);
+
+	/*
+	 * Memory past the card can only be managed, and managed memory the program
+	 * asked for itself may exceed an unlimited device: so an unlimited vram asks
+	 * the card, not the budget.
+	 */
+	bool fits_device = bytes <= room && (d->vram == EMUV_UNLIMITED ||
+					     bytes <= emuv_budget_free(d));
+
+	if (fits_device && !(how & EMUV_MUST_SPILL)) {
+		*grant = (emuv_grant_t){ EMUV_PLACED_DEVICE, bytes, 0 };
+		c->device_bytes += bytes;
+		note_peaks(d);
+		return true;
+	}
+	if ((how & (EMUV_MAY_SPILL | EMUV_MUST_SPILL)) && d->policy == EMUV_POLICY_SPILL &&
+	    d->can_spill && bytes <= emuv_budget_free(d)) {
+		/* A card that is full has no room for a head either. */
+		uint64_t head = how & EMUV_MUST_SPILL ? 0 : room < bytes ? room : bytes;
+
+		head -= head % EMUV_BLOCK_BYTES;
+		*grant = (emuv_grant_t){ EMUV_PLACED_MANAGED, bytes, head };
+		c->managed_bytes += bytes;
+		c->resident_bytes += head;
+		note_peaks(d);
+		return true;
+	}
+	return false;
+}
+
+void emuv_budget_denied(emuv_budget_device_t *d, uint64_t bytes)
+{
+	d->counters.denials++;
+	d->counters.denied_bytes += bytes;
+}
+
+void emuv_budget_release(emuv_budget_device_t *d, const emuv_grant_t *grant)
+{
+	if (grant->placement == EMUV_PLACED_DEVICE) {
+		d->counters.device_bytes -= grant->bytes;
+	} else if (grant->placement == EMUV_PLACED_MANAGED) {
+		d->counters.managed_bytes -= grant->bytes;
+		d->counters.resident_bytes -= grant->resident;
+	}
+}
+
+void emuv_budget_spilled(emuv_budget_device_t *d, const emuv_grant_t *grant, bool card_full)
+{
+	d->counters.spills++;
+	d->counters.spilled_bytes += grant->bytes;
+	d->counters.driver_oom_spills += card_full;
+}
+
+bool emuv_budget_overhead(emuv_budget_device_t *d, uint64_t bytes)
+{
+	if (bytes > emuv_budget_room(d))
+		return false;
+	d->counters.overhead_bytes += bytes;
+	note_peaks(d);
+	return true;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The arithmetic of one device's budget.  Pure: no lock, no driver, no clock.
+ *
+ *   physical = device + resident + overhead   never above vram by emuV's doing
+ *   used     = device + managed + overhead    never above visible = vram + virtual
+ *
+ * `overhead` is measured after the fact and `vram` may be lowered under what is
+ * held, so both sums may exceed their limit for a while; nothing is granted then.
+ */
+#ifndef EMUV_BUDGET_H
+#define EMUV_BUDGET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "emuv_segment.h"
+#include "ledger.h"
+
+/* The unit in which managed memory is made resident: the GPU's large page. */
+#define EMUV_BLOCK_BYTES (UINT64_C(2) << 20)
+
+typedef struct {
+	uint64_t vram;         /* EMUV_UNLIMITED: no limit */
+	uint64_t virtual_bytes;
+	uint32_t policy;       /* enum emuv_policy */
+	uint32_t can_spill;    /* the device takes managed memory as spilling needs it */
+	emuv_device_counters_t counters;
+} emuv_budget_device_t;
+
+/* What a reservation was granted: given back whole by emuv_budget_release. */
+typedef struct {
+	enum emuv_placement placement;
+	uint64_t bytes;
+	uint64_t resident; /* of a managed grant: the head that fits the budget */
+} emuv_grant_t;
+
+#define EMUV_MAY_SPILL 1u  /* the allocation can be put in managed memory */
+#define EMUV_MUST_SPILL 2u /* the card is full although the budget is not */
+
+/*
+ * Reserves `bytes`, or returns false.  A managed grant's head is a whole number
+ * of blocks.
+ */
+bool emuv_budget_reserve(emuv_budget_device_t *device, uint64_t bytes, unsigned int how,
+			 emuv_grant_t *grant);
+/* A request was refused for good: counts it. */
+void emuv_budget_denied(emuv_budget_device_t *device, uint64_t bytes);
+/* Undoes a reservation, or releases what an entry was charged. */
+void emuv_budget_release(emuv_budget_device_t *device, const emuv_grant_t *grant);
+/* A spill has come about: counts it. */
+void emuv_budget_spilled(emuv_budget_device_t *device, const emuv_grant_t *grant, bool card_full);
+
+/* Room for plain device memory; 0 when over. */
+uint64_t emuv_budget_room(const emuv_budget_device_t *device);
+/* vram + virtual, no more than the card where vram is; EMUV_UNLIMITED when not limited. */
+uint64_t emuv_budget_visible(const emuv_budget_device_t *device);
+/* visible - used, never negative. */
+uint64_t emuv_budget_free(const emuv_budget_device_t *device);
+/* Charges a context's own memory; false (nothing charged) when vram cannot hold it. */
+bool emuv_budget_overhead(emuv_budget_device_t *device, uint64_t bytes);
+
+#endif

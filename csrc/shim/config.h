@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the launcher asked for, from the environment.  The launcher parses sizes;
+ * here only decimal bytes are taken, and anything else is refused in words, so
+ * that a mistyped budget is never an unlimited one.
+ */
+#ifndef EMUV_CONFIG_H
+#define EMUV_CONFIG_H
+
+#include "emuv_segment.h"
+
+typedef struct {
+	int valid;        /* 0: `problem` says why; the driver is then not initialised */
+	char problem[256];
+	char hint[256];
+	emuv_control_t control; /* the starting budget of every device */
+	char name[EMUV_TEXT_BYTES];
+	char run_id[EMUV_TEXT_BYTES];
+	char driver[4096];
+	int keep;
+	int quiet;
+} emuv_config_t;
+
+/* Reads the environment.  `config` is complete afterwards, valid or not. */
+void emuv_config_read(emuv_config_t *config);
+
+/*
+ * "N", "none" (where allowed) or "0=N,1=M" into values[EMUV_MAX_DEVICES]; devices
+ * that a list does not name get `otherwise`.  Returns 0 or -EINVAL.
+ */
+int emuv_config_sizes(const char *text, int none_allowed, uint64_t otherwise, uint64_t *values);
+
+#endif

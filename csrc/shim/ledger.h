@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The ledger: what the process holds, by address or handle.
+ *
+ * An open-addressing hash table with linear probing and backward-shift deletion:
+ * no tombstones, so a look-up costs the same at ten and at a million entries,
+ * and a deletion cannot lose its neighbours.  Not thread-safe (account.c has the
+ * lock); never calls the driver.
+ *
+ * A free is taken out before the driver frees, and put back if the driver
+ * refuses: the driver may hand the address out again the moment it is free.
+ */
+#ifndef EMUV_LEDGER_H
+#define EMUV_LEDGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a key is; keys of different kinds never collide. */
+enum emuv_kind {
+	EMUV_KIND_MEMORY = 1, /* address: cuMemAlloc, pitch, stream-ordered, managed */
+	EMUV_KIND_ARRAY,      /* CUarray */
+	EMUV_KIND_MIPMAP,     /* CUmipmappedArray */
+	EMUV_KIND_VMM_HANDLE, /* CUmemGenericAllocationHandle -> link: allocation id */
+	EMUV_KIND_VMM_MEMORY, /* allocation id: the bytes behind handles and mappings */
+	EMUV_KIND_VMM_MAPPING, /* address of a mapping -> link: allocation id */
+	EMUV_KIND_POOL,       /* CUmemoryPool -> device */
+};
+
+enum emuv_placement {
+	EMUV_PLACED_DEVICE = 1, /* plain device memory */
+	EMUV_PLACED_MANAGED,    /* spilled */
+	EMUV_PLACED_NOWHERE,    /* known, charged nothing */
+};
+
+/* emuv_entry_t.flags */
+#define EMUV_ENTRY_OWN_MANAGED 1u  /* the program itself asked for managed memory */
+#define EMUV_ENTRY_STREAM_ORDER 2u /* from a pool: outlives its context */
+
+typedef struct {
+	uint64_t key;
+	uint64_t bytes;    /* charged */
+	uint64_t resident; /* of a managed range: charged as resident */
+	uint64_t context;  /* owner, 0: none */
+	uint64_t link;     /* see emuv_kind */
+	uint32_t references; /* VMM: handles plus mappings */
+	int16_t device;
+	uint8_t kind;
+	uint8_t placement;
+	uint32_t flags;
+} emuv_entry_t;
+
+typedef struct {
+	emuv_entry_t *slots;
+	size_t capacity; /* a power of two, or 0 */
+	size_t count;
+	size_t promised; /* inserts that emuv_ledger_promise has made room for */
+} emuv_ledger_t;
+
+/*
+ * Makes room for one more insert, which then cannot fail; -ENOMEM.  Every promise
+ * is used up by emuv_ledger_insert or given back by emuv_ledger_unpromise.
+ */
+int emuv_ledger_promise(emuv_ledger_t *ledger);
+void emuv_ledger_unpromise(emuv_ledger_t *ledger);
+/* Inserts or, where the key is known, replaces; *replaced gets the old entry. */
+bool emuv_ledger_insert(emuv_ledger_t *ledger, const emuv_entry_t *entry, emuv_entry_t *replaced);
+/* NULL where there is none.  Valid until the next insert or take. */
+emuv_entry_t *emuv_ledger_find(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key);
+bool emuv_ledger_take(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key, emuv_entry_t *taken);
+/*
+ * Takes every entry for which `match` says so and hands it to `each`.  Neither
+ * may touch the ledger.
+ */
+void emuv_ledger_take_all(emuv_ledger_t *ledger,
+			  bool (*match)(const emuv_entry_t *entry, const void *argument),
+			  void (*each)(const emuv_entry_t *entry, void *state),
+			  const void *argument, void *state);
+/* Forgets everything without freeing (a forked child's fresh start). */
+void emuv_ledger_forget(emuv_ledger_t *ledger);
+/* Frees the table itself. */
+void emuv_ledger_free(emuv_ledger_t *ledger);
+
+#endif
