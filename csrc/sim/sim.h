@@ -190,7 +190,7 @@ typedef struct sim_range {
 	CUdevice device;
 	unsigned int flags;
 	sim_context_t *context; /* NULL for what belongs to a pool or to the device */
-	CUmemoryPool pool;
+	struct sim_pool *pool;
 	bool registered;  /* host memory that the program owns */
 	bool sync_memops; /* CU_POINTER_ATTRIBUTE_SYNC_MEMOPS */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
@@ -201,7 +201,7 @@ typedef struct sim_range {
 } sim_range_t;
 /* sim_lock held.  The range that contains `address`, or NULL. */
 sim_range_t *sim_range_find(uintptr_t address);
-/* sim_lock held.  Calls visit for every live range in the order of their addresses. */
+/* sim_lock held.  Calls visit for every live range by address; visit adds and removes none. */
 void sim_range_each(void (*visit)(sim_range_t *range, void *argument), void *argument);
 /*
  * sim_lock held.  sim_card_room: can the card of `device` give `bytes` more?  Evicts
