@@ -123,12 +123,12 @@ def _interpreter(first_line: bytes, environ: Mapping[str, str]) -> tuple[str, Fi
     path_environ = dict(environ)
     for word in words:
         if word.startswith("-"):
-            continue
+            return name, None  # env's own options are its own business
         key, equals, value = word.partition("=")
         if not equals:
             return resolve(word, path_environ)
         path_environ[key] = value
-    return name, None  # nothing that can be told apart: env itself is the program
+    return name, None
 
 
 def _quick_ok(head: bytes, fd: int) -> bool:

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`python -m emuv_shim` is `emuv`."""
+
+import sys
+
+from emuv_shim.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

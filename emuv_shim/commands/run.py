@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`emuv-run [options] [--] COMMAND…`: start an unmodified program under a budget.
+
+In this order: what was typed must make sense (exit code 2), the program must be
+one that can be started (126, 127) and that will load the interposer, the driver
+and the machine must be able to give what was asked (125). Only then something
+starts. By default it replaces this process; with --stats this process stays
+beside it and writes what it did.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from emuv_shim import _driver, _launch, _memory, _messages, _preflight
+from emuv_shim._messages import printable, quote
+from emuv_shim.commands import run_click, version_option
+from emuv_shim.errors import CommandError, EmuvError
+
+NO_SETUP, NOT_EXECUTABLE = 125, 126
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that are not part of the budget."""
+
+    sim: bool = False
+    best_effort: bool = False
+    stats: str | None = None
+    dry_run: bool = False
+
+
+def _set_up(
+    request: _launch.Request, options: Options, environ: Mapping[str, str], path: str, preload: bool
+) -> _launch.Plan:
+    """The plan for starting `path` under the budget. Raises CommandError."""
+    libemuv = _driver.libemuv_path()
+    if _driver.refuse_reason(libemuv, allow_sim=True) == "no such file":
+        raise CommandError(
+            f"emuV's library {quote(libemuv)} is missing",
+            "build or install emuV again: pip install .",
+            exit_code=NO_SETUP,
+        )
+    _launch.check_library_path(libemuv)
+    driver = _driver.find_driver(environ, sim=options.sim)
+    wants_sizes = any(
+        (request.vram, request.virtual, environ.get("EMUV_VRAM"), environ.get("EMUV_VIRTUAL"))
+    )
+    cards = _driver.card_bytes(driver, environ) if driver.is_sim or wants_sizes else []
+    budget = _launch.plan_budget(request, environ, cards)
+    if budget.virtual is not None:
+        host = _memory.host_memory()
+        if host is not None:
+            _launch.check_host(budget, host.bytes, host.limited_by)
+    from emuv_shim import _segment
+
+    machine = _launch.Machine(
+        libemuv=libemuv,
+        driver=driver.path,
+        sim_directory=os.path.dirname(driver.path) if driver.is_sim else None,
+        runtime_directory=str(_segment.locate_directory(create=not options.dry_run)[0]),
+        run_id=os.urandom(8).hex(),
+        preload=preload,
+    )
+    return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
+
+
+def _plan(
+    request: _launch.Request, options: Options, environ: Mapping[str, str]
+) -> tuple[_launch.Plan, bool]:
+    """(what to start, whether the budget is in force)."""
+    finding = _preflight.check(request.command[0], environ)
+    if finding.level == "command":
+        raise CommandError(finding.message, finding.hint, exit_code=finding.exit_code)
+    if finding.level == "budget" and not options.best_effort:
+        raise CommandError(finding.message, finding.hint, exit_code=finding.exit_code)
+    try:
+        plan = _set_up(request, options, environ, finding.path, finding.preload)
+    except (CommandError, EmuvError) as error:
+        code = error.exit_code if isinstance(error, CommandError) else NO_SETUP
+        if code != NO_SETUP or not options.best_effort:
+            raise CommandError(error.message, error.hint, exit_code=code) from None
+        _warn_unbudgeted(error.message)
+        return _launch.Plan(finding.path, request.command), False
+    if finding.level == "budget":
+        _warn_unbudgeted(finding.message)
+        return plan, False
+    return plan, True
+
+
+def _warn_unbudgeted(reason: str) -> None:
+    _messages.warning(f"{reason}; started all the same (--best-effort): NO budget is in force")
+
+
+def _not_started(plan: _launch.Plan, error: OSError) -> CommandError:
+    """execve failed although everything looked right (noexec mount, too long, …)."""
+    reason = (error.strerror or str(error)).lower()
+    return CommandError(
+        f"{quote(plan.argv[0])} cannot be started ({printable(plan.path)}): {reason}",
+        exit_code=NOT_EXECUTABLE,
+    )
+
+
+def launch(
+    request: _launch.Request, options: Options, environ: Mapping[str, str] | None = None
+) -> int:
+    """Start the program; returns only where it did not replace this process."""
+    environ = dict(os.environ if environ is None else environ)
+    _launch.check_syntax(request, environ)
+    if options.stats is not None and not options.dry_run:
+        from emuv_shim import _stats_file
+
+        _stats_file.check_writable(options.stats)
+    plan, in_force = _plan(request, options, environ)
+    if options.dry_run:
+        for line in _launch.dry_run_lines(plan):
+            click.echo(line)
+        return 0
+    if in_force and not request.quiet and environ.get("EMUV_QUIET") != "1":
+        _messages.say(plan.summary)
+    made = plan.environ(environ)
+    sys.stdout.flush()
+    if options.stats is None:
+        from emuv_shim._supervise import restore_signals
+
+        restore_signals()
+        try:
+            os.execve(plan.path, list(plan.argv), made)
+        except OSError as error:
+            raise _not_started(plan, error) from None
+    return _run_with_stats(plan, made, options.stats, in_force)
+
+
+def _run_with_stats(
+    plan: _launch.Plan, environ: Mapping[str, str], stats: str, in_force: bool
+) -> int:
+    from emuv_shim import _stats_file, _supervise
+
+    run = _stats_file.begin(plan, environ, in_force)
+    try:
+        status = _supervise.run_program(plan.path, plan.argv, environ)
+    except OSError as error:
+        raise _not_started(plan, error) from None
+    try:
+        _stats_file.finish(run, status, stats)
+    except (EmuvError, OSError) as error:  # the program's end is still the answer
+        _messages.error(f"no statistics in {quote(stats)}: {printable(str(error))}")
+    return _supervise.end_as(status)
+
+
+@click.command(
+    name="run",
+    context_settings={
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+)
+@click.option("--vram", metavar="SIZE", help="Physical budget: 6GiB, 50%, 0=4GiB,1=8GiB, none.")
+@click.option(
+    "--virtual", metavar="SIZE|1.5x", help="Extra bytes in host RAM, or a multiple of the vram."
+)
+@click.option("--policy", metavar="cap|spill", help="Past the vram: refuse, or spill to host RAM.")
+@click.option("--allocation", metavar="lazy|eager", help="When host RAM is taken: touch, or now.")
+@click.option("--device", type=int, metavar="N", help="Give the program this device only.")
+@click.option("--name", metavar="TEXT", help="A name for emuv ps, at most 63 bytes.")
+@click.option("--sim", is_flag=True, help="Use emuV's simulated GPU.")
+@click.option("--best-effort", is_flag=True, help="Start even where no budget can be in force.")
+@click.option("--stats", metavar="FILE", help="Stay, and write what the run did as JSON.")
+@click.option("--dry-run", is_flag=True, help="Check, print what would be executed, and stop.")
+@click.option("-q", "--quiet", is_flag=True, help="Only errors and warnings on stderr.")
+@version_option
+@click.argument("command_words", metavar="COMMAND [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+def command(
+    vram: str | None,
+    virtual: str | None,
+    policy: str | None,
+    allocation: str | None,
+    device: int | None,
+    name: str | None,
+    sim: bool,
+    best_effort: bool,
+    stats: str | None,
+    dry_run: bool,
+    quiet: bool,
+    command_words: tuple[str, ...],
+) -> int:
+    """Start COMMAND under a budget of GPU memory.
+
+    Sizes: K M G T and KiB MiB GiB TiB are powers of 1024, KB MB GB TB powers of
+    1000, a plain number is bytes. Without --virtual the program meets an
+    out-of-memory error at the vram, as on a smaller card; with it, what exceeds
+    the vram goes to host RAM. Options can also come from the environment
+    (EMUV_VRAM, EMUV_VIRTUAL, EMUV_POLICY, EMUV_ALLOCATION, EMUV_DEVICE,
+    EMUV_NAME); a flag wins.
+
+    Exit codes: the program's own; 2 usage; 125 emuV could not set up; 126 not
+    executable; 127 not found.
+    """
+    request = _launch.Request(
+        command=command_words,
+        vram=vram,
+        virtual=virtual,
+        policy=policy,
+        allocation=allocation,
+        device=device,
+        name=name,
+        quiet=quiet,
+        keep=stats is not None,
+    )
+    return launch(request, Options(sim, best_effort, stats, dry_run))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of `emuv-run`."""
+    return run_click(command, "emuv-run", args if args is not None else sys.argv[1:])
