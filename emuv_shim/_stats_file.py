@@ -70,7 +70,7 @@ def check_writable(path: str) -> None:
     if reason:
         raise CommandError(
             f"--stats {quote(path)} cannot be written: {reason}",
-            f"choose a file in a directory that exists and is yours (this is {printable(directory)})",
+            f"choose a file that you may write; its directory is {printable(directory)}",
             exit_code=NO_SETUP,
         )
 

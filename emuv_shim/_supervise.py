@@ -9,6 +9,7 @@ gets the mask and the dispositions that the launcher was started with.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -85,10 +86,8 @@ def end_as(status: int) -> int:
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
     _no_core()
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)

@@ -30,7 +30,9 @@ class Host:
         self.write("proc/self/cgroup", f"0::{own}\n")
         self.write("proc/self/mountinfo", V2_MOUNT.format(root=root))
 
-    def v2_group(self, path: str, limit: str, usage: int, cache: int = 0, high: str = "max") -> None:
+    def v2_group(
+        self, path: str, limit: str, usage: int, cache: int = 0, high: str = "max"
+    ) -> None:
         base = f"sys/fs/cgroup{path}"
         self.write(f"{base}/memory.max", limit + "\n")
         self.write(f"{base}/memory.high", high + "\n")

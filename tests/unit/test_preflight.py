@@ -98,7 +98,9 @@ def test_fifo_and_device_are_126(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["echo hello\n", "", "#", "\x7fEL", "MZ\x90\x00"], ids=["text", "empty", "#", "E", "MZ"]
+    "content",
+    ["echo hello\n", "", "#", "\x7fEL", "MZ\x90\x00"],
+    ids=["text", "empty", "#", "E", "MZ"],
 )
 def test_neither_program_nor_script_is_126(tmp_path: Path, content: str) -> None:
     found = _preflight.check(str(executable(tmp_path / "it", content)), environ())
@@ -260,7 +262,13 @@ class TestScripts:
 
     @pytest.mark.parametrize(
         "line",
-        ["#!/no/such/interpreter", "#!/bin/sh\r", "#!", "#!/usr/bin/env no-such-command-here", "#!/"],
+        [
+            "#!/no/such/interpreter",
+            "#!/bin/sh\r",
+            "#!",
+            "#!/usr/bin/env no-such-command-here",
+            "#!/",
+        ],
     )
     def test_unusable_interpreter_is_126(self, tmp_path: Path, line: str) -> None:
         path = executable(tmp_path / "script", line + "\n")
