@@ -25,11 +25,11 @@
 /* No size beyond this is ever tried: the sum of two such sizes cannot wrap. */
 #define SIM_MAX_BYTES ((size_t)1 << 46)
 
-/* The calling thread's context; no context ends the entry point. */
+/* The calling thread's context; where there is none, the entry point ends. */
 #define SIM_NEED_CONTEXT(name)                 \
 	sim_context_t *name = sim_current();   \
 	if (!name)                             \
-		return CUDA_ERROR_INVALID_CONTEXT
+		return sim_no_context()
 
 static inline size_t sim_round_up(size_t bytes, size_t to)
 {
@@ -135,7 +135,9 @@ typedef enum { SIM_ADDRESS_DEVICE, SIM_ADDRESS_HOST, SIM_ADDRESS_ANY } sim_addre
  */
 CUresult sim_check(sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
 		   sim_address_t kind, const char *what);
-/* Resolves the stream and marks work on it. */
+/* Without the lock.  Resolves the stream and marks work on it. */
 CUresult sim_submit(CUstream stream, bool per_thread);
+/* The same on stream 0, and waits for it: what a synchronous call ends with. */
+CUresult sim_finish(bool per_thread);
 
 #endif
