@@ -170,7 +170,8 @@ static CUresult release(uint64_t address)
 	sim_lock_take();
 	sim_range_t *range = sim_range_find((uintptr_t)address);
 	bool ours = range && range->start == address &&
-		    (range->kind == SIM_RANGE_DEVICE || range->kind == SIM_RANGE_MANAGED);
+		    (range->pool || range->kind == SIM_RANGE_DEVICE ||
+		     range->kind == SIM_RANGE_MANAGED);
 	sim_leftover_t leftover = { 0 };
 	if (ours)
 		leftover = sim_memory_free(range);
