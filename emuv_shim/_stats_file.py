@@ -14,6 +14,7 @@ FIFO) is written to directly.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -22,12 +23,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emuv_shim import _messages
 from emuv_shim._launch import Plan
 from emuv_shim._messages import printable, quote
 from emuv_shim.errors import CommandError
-from emuv_shim.stats import Stats, stats_to_json
+from emuv_shim.stats import stats_to_json
+
+if TYPE_CHECKING:
+    from emuv_shim.controller import Process
 
 NO_SETUP = 125
 
@@ -111,17 +116,16 @@ def begin(plan: Plan, environ: Mapping[str, str], in_force: bool) -> Run:
 
 def finish(run: Run, status: int, path: str) -> None:
     """Collect, write and remove. Raises OSError where the file cannot be written."""
-    processes: list[Stats] = []
-    controller = None
+    found: list[Process] = []
     if run.directory is not None:
         from emuv_shim.controller import Controller
 
-        controller = Controller(run.directory)
-        found = controller.collect(run.run_id)
-        processes = [p.stats for p in sorted(found, key=lambda p: (p.stats.created_ns, p.pid))]
-        for skipped in controller.warnings:
+        listing = Controller(run.directory).scan(stale=True)
+        found = [process for process in listing.processes if process.stats.run_id == run.run_id]
+        found.sort(key=lambda process: (process.stats.created_ns, process.pid))
+        for skipped in listing.warnings:
             _messages.warning(f"left out: {printable(skipped.message)}")
-    document = stats_to_json(processes)
+    document = stats_to_json(process.stats for process in found)
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     document["run"] = {
         "id": run.run_id,
@@ -132,5 +136,7 @@ def finish(run: Run, status: int, path: str) -> None:
         "budget_in_force": run.in_force,
     }
     write_json(path, document)
-    if controller is not None:
-        controller.collect(run.run_id, remove=True)
+    for process in found:
+        if not process.alive:
+            with contextlib.suppress(OSError):  # gone already, or stale: emuv ps cleans it
+                os.unlink(process.path)

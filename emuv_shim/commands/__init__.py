@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from emuv_shim import _messages
-from emuv_shim.errors import CommandError, EmuvError
+from emuv_shim.errors import CommandError, EmuvError, SizeError
 
 VERBS = {
     "ps": "The processes that run under emuV.",
@@ -92,6 +92,8 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
         return _fail("interrupted", None, 130)
     except CommandError as error:
         return _fail(error.message, error.hint, error.exit_code)
+    except SizeError as error:
+        return _fail(error.message, error.hint, 2)
     except EmuvError as error:
         return _fail(error.message, error.hint, 1)
     except BrokenPipeError:

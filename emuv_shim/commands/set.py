@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`emuv set PID`: change the budget of a running process.
+
+What is not named stays. The process takes the change up at its next allocation
+and never fails because of it: what it holds beyond the new budget it keeps, and
+this command says how much that is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from emuv_shim import _memory
+from emuv_shim._sizes import format_size
+from emuv_shim.budget import POLICIES, Budget
+from emuv_shim.commands import _show
+from emuv_shim.controller import KEPT, BudgetChange, Controller
+from emuv_shim.errors import CommandError, EmuvError
+from emuv_shim.stats import Stats
+
+POLL_S = 0.05
+MAX_WAIT_S = 3600.0
+
+
+def check_possible(stats: Stats, device: int | None, wanted: dict[str, Any]) -> None:
+    """Raises CommandError for a vram beyond the card, or a virtual beyond the host's RAM."""
+    host = _memory.host_memory()
+    for row in stats.devices:
+        if device not in (None, row.device):
+            continue
+        vram = wanted.get("vram", row.vram_bytes)
+        virtual = wanted.get("virtual")
+        new = Budget(vram, virtual).resolved(row.card_bytes)
+        if "vram" in wanted and row.card_bytes and (new.vram_bytes or 0) > row.card_bytes:
+            raise CommandError(
+                f"--vram is {format_size(new.vram_bytes)}, more than device {row.device} has: "
+                f"{format_size(row.card_bytes)}",
+                "give at most what the card has, and --virtual for what goes beyond it",
+            )
+        more = new.virtual_bytes - row.managed_bytes
+        if virtual is not None and host is not None and more > host.bytes:
+            raise CommandError(
+                f"--virtual is {format_size(new.virtual_bytes)}, and the host can back "
+                f"{format_size(host.bytes + row.managed_bytes)} ({host.limited_by})",
+                "give a smaller --virtual",
+            )
+
+
+def _fits(stats: Stats, change: BudgetChange) -> bool:
+    """True when what is held on each changed device is within its new vram."""
+    vram = {item.device: item.new.vram_bytes for item in change.devices}
+    rows = [row for row in stats.devices if row.device in vram]
+    limits = [(row.physical_bytes, vram[row.device]) for row in rows]
+    return all(limit is None or held <= limit for held, limit in limits)
+
+
+def _settle(
+    controller: Controller, pid: int, change: BudgetChange, until: float
+) -> tuple[bool, bool, Stats | None]:
+    """(taken up, fits, last statistics), polled until both hold or time is over."""
+    while True:
+        try:
+            stats = controller.stats(pid)
+        except EmuvError:  # it ended meanwhile: nothing is held any more
+            return change.applied, True, None
+        applied = stats.applied_generation >= change.generation
+        fits = _fits(stats, change)
+        left = until - time.monotonic()
+        if (applied and fits) or left <= 0:
+            return applied, fits, stats
+        time.sleep(min(POLL_S, left))
+
+
+def _report(change: BudgetChange, applied: bool, stats: Stats | None) -> None:
+    held = {row.device: row.physical_bytes for row in stats.devices} if stats else {}
+    for item in change.devices:
+        click.echo(f"process {change.pid}, device {item.device}: {item.old} → {item.new}")
+        limit = item.new.vram_bytes
+        over = max(0, held.get(item.device, 0) - limit) if limit is not None else 0
+        if over:
+            click.echo(
+                f"  not reclaimed: it holds {format_size(held[item.device])} on the device, "
+                f"{format_size(over)} above the new vram, and keeps it until it frees"
+            )
+    click.echo("  in force" if applied else "  in force from its next allocation")
+
+
+@click.command(name="set")
+@click.argument("pid", type=click.IntRange(1, 2**31 - 1), metavar="PID")
+@click.option("--vram", metavar="SIZE", help="New physical budget; none for no limit.")
+@click.option("--virtual", metavar="SIZE|1.5x", help="New bytes beyond it, in host RAM.")
+@click.option("--policy", type=click.Choice(list(POLICIES)), help="cap drops the virtual.")
+@click.option("--device", type=click.IntRange(0), metavar="N", help="This device only.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, MAX_WAIT_S),
+    metavar="SEC",
+    help="Wait until it is in force and what is held fits, at most so long.",
+)
+@_show.json_option
+def command(
+    pid: int,
+    vram: str | None,
+    virtual: str | None,
+    policy: str | None,
+    device: int | None,
+    wait_s: float | None,
+    as_json: bool,
+) -> int:
+    """Change the budget of the running process PID.
+
+    Exit codes: 0 done; 1 refused, or not in force (or not fitting) when --wait
+    was over; 2 usage.
+    """
+    wanted: dict[str, Any] = {}
+    if vram is not None:
+        wanted["vram"] = vram
+    if virtual is not None:
+        wanted["virtual"] = virtual
+    if policy is not None:
+        wanted["policy"] = policy
+    if not wanted:
+        raise click.UsageError("nothing to set: give --vram, --virtual or --policy")
+    controller = Controller()
+    started = time.monotonic()
+    check_possible(controller.stats(pid), device, wanted)
+    change = controller.update_budget(
+        pid,
+        vram=wanted.get("vram", KEPT),
+        virtual=wanted.get("virtual", KEPT),
+        policy=wanted.get("policy", KEPT),
+        device=device,
+    )
+    applied, fits, stats = _settle(controller, pid, change, started + (wait_s or 0.0))
+    if as_json:
+        value = change.to_json() | {
+            "applied": applied,
+            "fits": fits,
+            "waited_s": round(time.monotonic() - started, 3) if wait_s is not None else None,
+        }
+        _show.emit_json(value)
+    else:
+        _report(change, applied, stats)
+    return 0 if wait_s is None or (applied and fits) else 1

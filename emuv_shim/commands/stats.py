@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`emuv stats PID|FILE`: what a process did, or those of a run that has ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from emuv_shim._messages import quote
+from emuv_shim.commands import _show
+from emuv_shim.controller import Controller
+from emuv_shim.errors import CommandError
+from emuv_shim.stats import DeviceStats, Stats, stats_from_json, stats_to_json
+
+MAX_FILE_BYTES = 256 << 20
+
+
+def read_file(path: str) -> tuple[Stats, ...]:
+    """The processes in a file that `emuv-run --stats` wrote."""
+    try:
+        if os.path.isfile(path) and os.path.getsize(path) > MAX_FILE_BYTES:
+            raise CommandError(f"{quote(path)} is too large to be a statistics file")
+        if not os.path.isfile(path):
+            what = "is a directory" if os.path.isdir(path) else "is no running process and no file"
+            raise CommandError(
+                f"{quote(path)} {what}", "give a process id, or a file of emuv-run --stats"
+            )
+        return stats_from_json(Path(path).read_bytes())
+    except OSError as error:
+        raise CommandError(f"{quote(path)}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _lines(device: DeviceStats) -> list[tuple[str, str]]:
+    """The counters of one device in words."""
+    size = _show.brief
+    overhead = size(device.overhead_bytes, "not known")
+    if device.overhead_is_upper_bound:
+        overhead = f"at most {overhead}"
+    lines = [
+        ("budget", _show.budget_text(device.vram_bytes, device.virtual_bytes)),
+        ("card", size(device.card_bytes)),
+        ("on the device", size(device.device_bytes)),
+        ("spilled to the host", size(device.managed_bytes)),
+        ("  of it moved to the device", size(device.promoted_bytes)),
+        ("  resident on the device", size(device.resident_bytes, "not known")),
+        ("contexts", overhead),
+        ("peak on the device", size(device.peak_physical_bytes)),
+        ("peak in all", size(device.peak_used_bytes)),
+        ("free, as the program sees it", size(device.free_bytes, "what the card has")),
+        ("live allocations", str(device.live_allocations)),
+        ("spills", f"{device.spills} ({size(device.spilled_bytes)})"),
+        ("  because the card was full", str(device.driver_oom_spills)),
+        ("refused", f"{device.denials} ({size(device.denied_bytes)})"),
+        ("hints issued", size(device.hint_bytes)),
+    ]
+    if device.uncounted_calls:
+        lines.append(("NOT COUNTED", f"{device.uncounted_calls} calls"))
+    return lines
+
+
+def show(processes: tuple[Stats, ...]) -> None:
+    """Tables for people."""
+    console = _show.console()
+    for stats in processes:
+        driver = f"CUDA {stats.driver_version // 1000}.{stats.driver_version % 1000 // 10}"
+        where = f"{driver}, simulated GPU" if stats.is_simulated else driver
+        name = f" ({stats.name})" if stats.name else ""
+        console.print(f"process {stats.pid}{name}, {stats.state}: {stats.command}")
+        console.print(f"policy {stats.policy}, allocation {stats.allocation}, {where}")
+        for device in stats.devices:
+            if not device.seen and len(stats.devices) > 1:
+                continue
+            made = _show.table([f"device {device.device}", ">"])
+            for what, value in _lines(device):
+                _show.row(made, what, value)
+            for function, count in sorted(device.calls.items(), key=lambda item: -item[1]):
+                _show.row(made, function, count, style="dim")
+            console.print(made)
+
+
+@click.command(name="stats")
+@click.argument("target", metavar="PID|FILE")
+@_show.json_option
+def command(target: str, as_json: bool) -> None:
+    """What a process did with its budget, by device.
+
+    A number is the process id of a running process; anything else (./123 too) is
+    a file that emuv-run --stats wrote.
+    """
+    if target.isascii() and target.isdigit():
+        stats = Controller().stats(int(target))
+        if as_json:
+            _show.emit_json(stats.to_json())
+        else:
+            show((stats,))
+        return
+    processes = read_file(target)
+    if as_json:
+        _show.emit_json(stats_to_json(processes))
+    elif processes:
+        show(processes)
+    else:
+        click.echo("no process of the run used CUDA")
