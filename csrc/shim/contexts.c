@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "contexts.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include "real.h"
+
+/* Contexts beyond these are served too, only without a side stream or cached device. */
+#define MAX_CONTEXTS 256
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static emuv_context_t contexts[MAX_CONTEXTS];
+static int n_contexts;
+/* Goes up when a context goes: the driver may give its address to another. */
+static uint64_t epoch = 1;
+
+/* Lock held. */
+static emuv_context_t *find(CUcontext context)
+{
+	for (int i = 0; i < n_contexts; i++)
+		if (contexts[i].context == context)
+			return &contexts[i];
+	return NULL;
+}
+
+bool emuv_contexts_add(CUcontext context, CUdevice device, bool primary, uint64_t overhead)
+{
+	bool added = false;
+
+	pthread_mutex_lock(&lock);
+	if (!find(context) && n_contexts < MAX_CONTEXTS) {
+		contexts[n_contexts++] = (emuv_context_t){ context, device, primary, overhead, NULL };
+		added = true;
+	}
+	pthread_mutex_unlock(&lock);
+	return added;
+}
+
+bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed)
+{
+	emuv_context_t *found;
+
+	pthread_mutex_lock(&lock);
+	found = find(context);
+	if (found) {
+		*removed = *found;
+		*found = contexts[--n_contexts];
+		__atomic_fetch_add(&epoch, 1, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&lock);
+	return found != NULL;
+}
+
+CUcontext emuv_contexts_primary(CUdevice device)
+{
+	CUcontext context = NULL;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < n_contexts; i++)
+		if (contexts[i].primary && contexts[i].device == device)
+			context = contexts[i].context;
+	pthread_mutex_unlock(&lock);
+	return context;
+}
+
+/* The device of a context, which is current unless `push`. */
+static bool device_of(CUcontext context, bool push, CUdevice *device)
+{
+	static __thread struct {
+		CUcontext context;
+		CUdevice device;
+		uint64_t epoch;
+	} last;
+	uint64_t now = __atomic_load_n(&epoch, __ATOMIC_ACQUIRE);
+	CUcontext popped;
+	CUresult result;
+
+	if (last.context == context && last.epoch == now) {
+		*device = last.device;
+		return true;
+	}
+	if (push && g_real.cuCtxPushCurrent_v2(context))
+		return false;
+	result = g_real.cuCtxGetDevice(device);
+	if (push)
+		g_real.cuCtxPopCurrent_v2(&popped);
+	if (result || *device < 0 || *device >= EMUV_MAX_DEVICES)
+		return false;
+	last.context = context;
+	last.device = *device;
+	last.epoch = now;
+	return true;
+}
+
+bool emuv_where_current(emuv_where_t *where)
+{
+	if (g_real.cuCtxGetCurrent(&where->context) || !where->context)
+		return false;
+	return device_of(where->context, false, &where->device);
+}
+
+bool emuv_where_stream(CUstream stream, emuv_where_t *where)
+{
+	CUcontext current;
+
+	if (!emuv_where_current(where))
+		return false;
+	if (!stream || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD)
+		return true;
+	current = where->context;
+	if (g_real.cuStreamGetCtx(stream, &where->context))
+		return false;
+	return where->context == current || device_of(where->context, true, &where->device);
+}
+
+CUstream emuv_contexts_side_stream(CUcontext context)
+{
+	emuv_context_t *found;
+	CUstream side = NULL, made = NULL;
+	bool known;
+
+	pthread_mutex_lock(&lock);
+	found = find(context);
+	known = found != NULL;
+	if (found)
+		side = found->side;
+	pthread_mutex_unlock(&lock);
+	if (side || !known)
+		return side;
+	if (g_real.cuStreamCreate(&made, CU_STREAM_NON_BLOCKING))
+		return NULL;
+	pthread_mutex_lock(&lock);
+	found = find(context);
+	if (found && !found->side) {
+		found->side = made;
+		made = NULL;
+	}
+	side = found ? found->side : NULL;
+	pthread_mutex_unlock(&lock);
+	/* Another thread was first. */
+	if (made)
+		g_real.cuStreamDestroy_v2(made);
+	return side;
+}
+
+void emuv_contexts_fork_child(void)
+{
+	pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+	memcpy(&lock, &fresh, sizeof lock);
+	n_contexts = 0;
+	epoch++;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The contexts emuV has seen: their device, what they cost, and the side stream
+ * on which emuV prefetches.  Calls the driver, never with its lock held.
+ */
+#ifndef EMUV_CONTEXTS_H
+#define EMUV_CONTEXTS_H
+
+#include "account.h"
+#include "cuda_abi.h"
+
+/* Enters a context with what it was charged; a known one is left alone and answers false. */
+bool emuv_contexts_add(CUcontext context, CUdevice device, bool primary, uint64_t overhead);
+/*
+ * A context is being destroyed: forgets it.  Its side stream goes with it, and
+ * its own bytes are for the caller to uncharge.  Device -1: unknown context.
+ */
+typedef struct {
+	CUcontext context;
+	CUdevice device;
+	bool primary;
+	uint64_t overhead;
+	CUstream side;
+} emuv_context_t;
+bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed);
+/* The primary context of a device, NULL if not seen. */
+CUcontext emuv_contexts_primary(CUdevice device);
+
+/* Where the calling thread's current context is; false: none, or no device of emuV's. */
+bool emuv_where_current(emuv_where_t *where);
+/* Where work in `stream` happens; the NULL and per-thread streams are the current context's. */
+bool emuv_where_stream(CUstream stream, emuv_where_t *where);
+
+/* The side stream of the current context, made on first use; NULL where none could be made. */
+CUstream emuv_contexts_side_stream(CUcontext context);
+
+/* A forked child has no contexts. */
+void emuv_contexts_fork_child(void);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#define _GNU_SOURCE
+#include "device_use.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "emuv_sim_table.h"
+#include "real.h"
+#include "resolve.h"
+
+/* ---- the simulated GPU ---- */
+
+static const emuv_sim_table_t *sim_table(void)
+{
+	static const CUuuid id = { EMUV_SIM_TABLE_UUID_BYTES };
+	const void *table = NULL;
+
+	if (g_real.cuGetExportTable(&table, &id))
+		return NULL;
+	return table;
+}
+
+bool emuv_device_is_sim(void)
+{
+	return sim_table() != NULL;
+}
+
+/* ---- NVML, by its public API ---- */
+
+typedef void *nvml_device_t;
+typedef struct {
+	unsigned long long total, free, used;
+} nvml_memory_t;
+typedef struct {
+	unsigned int pid;
+	unsigned long long used;
+	unsigned int gpu_instance, compute_instance;
+} nvml_process_t;
+
+static struct {
+	int (*by_bus_id)(const char *, nvml_device_t *);
+	int (*memory)(nvml_device_t, nvml_memory_t *);
+	int (*processes)(nvml_device_t, unsigned int *, nvml_process_t *);
+} nvml;
+static pthread_once_t nvml_once = PTHREAD_ONCE_INIT;
+static bool nvml_there;
+
+static void nvml_open(void)
+{
+	void *library = emuv_resolve_library("libnvidia-ml.so.1");
+	int (*init)(void);
+
+	if (!library)
+		return;
+	*(void **)&init = dlsym(library, "nvmlInit_v2");
+	*(void **)&nvml.by_bus_id = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
+	*(void **)&nvml.memory = dlsym(library, "nvmlDeviceGetMemoryInfo");
+	*(void **)&nvml.processes = dlsym(library, "nvmlDeviceGetComputeRunningProcesses_v3");
+	nvml_there = init && nvml.by_bus_id && nvml.memory && init() == 0;
+}
+
+/*
+ * NVML names processes by their pid on the host.  Ours is that number only in the
+ * initial pid namespace, whose inode the kernel fixes at PROC_PID_INIT_INO.
+ */
+static bool pid_is_global(void)
+{
+	struct stat namespace;
+
+	return stat("/proc/self/ns/pid", &namespace) == 0 && namespace.st_ino == 0xEFFFFFFCu;
+}
+
+static bool nvml_process(nvml_device_t handle, uint64_t *bytes)
+{
+	nvml_process_t list[256];
+	unsigned int n = sizeof list / sizeof *list;
+
+	if (!nvml.processes || !pid_is_global() || nvml.processes(handle, &n, list))
+		return false;
+	*bytes = 0;
+	for (unsigned int i = 0; i < n; i++)
+		/* All ones: the driver cannot say. */
+		if (list[i].pid == (unsigned int)getpid()) {
+			if (list[i].used == ~0ULL)
+				return false;
+			*bytes += list[i].used;
+		}
+	return true;
+}
+
+bool emuv_device_used(CUdevice device, uint64_t *bytes, int *whole_card)
+{
+	const emuv_sim_table_t *sim = sim_table();
+	nvml_device_t handle;
+	nvml_memory_t memory;
+	char bus_id[32];
+
+	*whole_card = 0;
+	if (sim)
+		return sim->device_used(device, bytes) == CUDA_SUCCESS;
+	pthread_once(&nvml_once, nvml_open);
+	if (!nvml_there || g_real.cuDeviceGetPCIBusId(bus_id, sizeof bus_id, device) ||
+	    nvml.by_bus_id(bus_id, &handle))
+		return false;
+	if (nvml_process(handle, bytes))
+		return true;
+	*whole_card = 1;
+	if (nvml.memory(handle, &memory))
+		return false;
+	*bytes = memory.used;
+	return true;
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Virtual memory management.  The bytes of cuMemCreate live until the last handle
+ * is released and the last mapping undone, in either order; a program may release
+ * the handle and keep the mapping.  So three kinds of entries: handles and
+ * mappings, which are charged nothing and lead to an allocation by its number, and
+ * the allocation, which is charged and counts them.  Numbers are emuV's own: the
+ * driver may reuse a released handle while a mapping still holds its memory.
+ *
+ * Over budget a handle cannot become managed memory: refused.
+ */
+#include <stdlib.h>
+
+#include "contexts.h"
+#include "hooks.h"
+#include "placement.h"
+
+static uint64_t next_id(void)
+{
+	static uint64_t last;
+
+	return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+}
+
+/* A handle or mapping that leads to allocation `id`. */
+static int note_link(enum emuv_kind kind, uint64_t key, uint64_t id, uint64_t bytes,
+		     int16_t device)
+{
+	emuv_entry_t entry = {
+		.kind = (uint8_t)kind, .key = key, .link = id, .bytes = bytes, .device = device,
+	};
+
+	return emuv_account_note(&entry);
+}
+
+CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
+			  const CUmemAllocationProp *prop, unsigned long long flags)
+{
+	emuv_where_t where = { 0 };
+	emuv_entry_t entry = { .kind = EMUV_KIND_VMM_MEMORY, .references = 1 };
+	emuv_grant_t grant;
+	CUresult result;
+
+	if (!handle || !bytes || !prop || prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
+	    prop->location.id < 0 || prop->location.id >= EMUV_MAX_DEVICES)
+		return g_real.cuMemCreate(handle, bytes, prop, flags);
+	emuv_where_current(&where); /* for what may make room; none is fine */
+	where.device = prop->location.id;
+	emuv_account_call(where.device, EMUV_FN_cuMemCreate);
+	if (!emuv_placement_reserve(&where, bytes, 0, &grant))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	result = g_real.cuMemCreate(handle, bytes, prop, flags);
+	if (result) {
+		emuv_account_roll_back(where.device, &grant);
+		return result;
+	}
+	entry.key = next_id();
+	if (note_link(EMUV_KIND_VMM_HANDLE, *handle, entry.key, 0, (int16_t)where.device)) {
+		/* No memory for the books: what cannot be counted is not given. */
+		g_real.cuMemRelease(*handle);
+		emuv_account_roll_back(where.device, &grant);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	emuv_account_commit(where.device, &grant, &entry, false);
+	return CUDA_SUCCESS;
+}
+
+/* Handles are counted in the entry of the handle too: retain gives the same one again. */
+CUresult hook_cuMemRelease(CUmemGenericAllocationHandle handle)
+{
+	emuv_entry_t entry;
+	CUresult result;
+
+	if (!emuv_account_take(EMUV_KIND_VMM_HANDLE, handle, &entry))
+		return g_real.cuMemRelease(handle);
+	emuv_account_call(entry.device, EMUV_FN_cuMemRelease);
+	result = g_real.cuMemRelease(handle);
+	if (result) {
+		emuv_account_restore(&entry);
+		return result;
+	}
+	if (entry.references) {
+		/* Retained: the driver still knows the handle. */
+		entry.references--;
+		emuv_account_restore(&entry);
+	} else {
+		emuv_account_freed(&entry);
+	}
+	emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
+	return CUDA_SUCCESS;
+}
+
+CUresult hook_cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *address)
+{
+	CUresult result = g_real.cuMemRetainAllocationHandle(handle, address);
+	emuv_entry_t entry;
+	uint64_t id;
+
+	if (result)
+		return result;
+	id = emuv_account_mapping((uint64_t)(uintptr_t)address);
+	if (!id || !emuv_account_look(EMUV_KIND_VMM_MEMORY, id, &entry))
+		return CUDA_SUCCESS;
+	emuv_account_call(entry.device, EMUV_FN_cuMemRetainAllocationHandle);
+	emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, 1);
+	/* A known handle of the same memory counts up; a new one is entered. */
+	if (emuv_account_look(EMUV_KIND_VMM_HANDLE, *handle, &entry) && entry.link == id)
+		emuv_account_refer(EMUV_KIND_VMM_HANDLE, *handle, 1);
+	else
+		note_link(EMUV_KIND_VMM_HANDLE, *handle, id, 0, entry.device);
+	return CUDA_SUCCESS;
+}
+
+CUresult hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
+		       CUmemGenericAllocationHandle handle, unsigned long long flags)
+{
+	emuv_entry_t entry;
+	bool known = emuv_account_look(EMUV_KIND_VMM_HANDLE, handle, &entry);
+	CUresult result;
+
+	/* Before the call: once mapped, another thread may release the handle. */
+	if (known) {
+		emuv_account_call(entry.device, EMUV_FN_cuMemMap);
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, 1);
+		if (note_link(EMUV_KIND_VMM_MAPPING, address, entry.link, bytes, entry.device)) {
+			emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		}
+	}
+	result = g_real.cuMemMap(address, bytes, offset, handle, flags);
+	if (result && known) {
+		if (emuv_account_take(EMUV_KIND_VMM_MAPPING, address, &entry))
+			emuv_account_freed(&entry);
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
+	}
+	return result;
+}
+
+/* Takes the mappings of [address, address + bytes); returns them in a malloc'd list. */
+static emuv_entry_t *take_mappings(CUdeviceptr address, size_t bytes, size_t *n)
+{
+	emuv_entry_t *list = NULL, entry;
+	size_t room = 0;
+
+	*n = 0;
+	for (CUdeviceptr at = address; at - address < bytes; at += entry.bytes) {
+		if (*n == room) {
+			emuv_entry_t *more = realloc(list, (room + 16) * sizeof *list);
+
+			if (!more)
+				break;
+			list = more;
+			room += 16;
+		}
+		if (!emuv_account_take(EMUV_KIND_VMM_MAPPING, at, &entry))
+			break;
+		list[(*n)++] = entry;
+	}
+	return list;
+}
+
+/* One call may undo several mappings that lie side by side. */
+CUresult hook_cuMemUnmap(CUdeviceptr address, size_t bytes)
+{
+	size_t n;
+	emuv_entry_t *mappings = take_mappings(address, bytes, &n);
+	CUresult result = g_real.cuMemUnmap(address, bytes);
+
+	for (size_t i = 0; i < n; i++) {
+		emuv_account_call(mappings[i].device, EMUV_FN_cuMemUnmap);
+		if (result) {
+			emuv_account_restore(&mappings[i]);
+			continue;
+		}
+		emuv_account_freed(&mappings[i]);
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, mappings[i].link, -1);
+	}
+	free(mappings);
+	return result;
+}

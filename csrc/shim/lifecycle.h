@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * When things happen: one constructor that does next to nothing, everything else
+ * once, on first use; a forked child begins again.
+ */
+#ifndef EMUV_LIFECYCLE_H
+#define EMUV_LIFECYCLE_H
+
+#include <stdbool.h>
+
+#include "config.h"
+#include "cuda_abi.h"
+
+/*
+ * Opens the driver on first use (the constructor does not: `emuv-run ls` must not
+ * load it).  0, or negative where there is none; the reason has then been said.
+ */
+int emuv_lifecycle_driver(void);
+/* The environment's word, read on first use. */
+const emuv_config_t *emuv_lifecycle_config(void);
+
+/* The program has initialised CUDA: books, cards, segment. */
+void emuv_lifecycle_start(void);
+
+/*
+ * Guard of every hook: true where emuV acts on this call.  False before cuInit and
+ * where the driver, inside a call of emuV's, calls back into a hook.  Every true is
+ * followed by emuv_leave().
+ */
+extern __thread int emuv_inside;
+extern int emuv_active;
+static inline bool emuv_enter(void)
+{
+	if (__builtin_expect(emuv_inside || !__atomic_load_n(&emuv_active, __ATOMIC_ACQUIRE), 0))
+		return false;
+	emuv_inside = 1;
+	return true;
+}
+static inline void emuv_leave(void)
+{
+	emuv_inside = 0;
+}
+
+#endif

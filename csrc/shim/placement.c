@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "placement.h"
+
+#include "deferred.h"
+#include "host_memory.h"
+#include "message.h"
+#include "real.h"
+#include "residency.h"
+
+bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned int how,
+			    emuv_grant_t *grant)
+{
+	emuv_deferred_reap();
+	emuv_residency_shrink(where);
+	if (emuv_account_reserve(where->device, bytes, how, grant))
+		return true;
+	while (emuv_deferred_wait_one())
+		if (emuv_account_reserve(where->device, bytes, how, grant))
+			return true;
+	emuv_account_denied(where->device, bytes);
+	return false;
+}
+
+/* Pages behind managed memory are not swappable: promise none that are not there. */
+static bool host_can_back(uint64_t bytes)
+{
+	uint64_t available;
+	char wanted[32], there[32];
+
+	if (!emuv_host_available(&available) || bytes <= available)
+		return true;
+	emuv_say("a spill of %s is refused: the host has %s left for it",
+		 emuv_size_text(bytes, wanted), emuv_size_text(available, there));
+	return false;
+}
+
+CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *grant,
+			      unsigned int flags, CUdeviceptr *address)
+{
+	CUdeviceptr made = 0;
+	CUresult result;
+
+	if (!host_can_back(grant->bytes - grant->resident))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	result = g_real.cuMemAllocManaged(&made, grant->bytes, flags);
+	if (result)
+		return result;
+	result = emuv_residency_place(where, made, grant->bytes, grant->resident,
+				      emuv_account_eager());
+	if (result) {
+		/* Without the hints its pages would migrate past the budget. */
+		g_real.cuMemFree_v2(made);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	*address = made;
+	return CUDA_SUCCESS;
+}
+
+bool emuv_placement_card_full(const emuv_where_t *where, emuv_grant_t *grant)
+{
+	uint64_t bytes = grant->bytes;
+
+	emuv_account_roll_back(where->device, grant);
+	return emuv_account_reserve(where->device, bytes, EMUV_MAY_SPILL | EMUV_MUST_SPILL, grant);
+}

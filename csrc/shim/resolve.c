@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#define _GNU_SOURCE
+#include "resolve.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "real.h"
+
+/* ---- g_real: never NULL ---- */
+
+#define EMUV_HOOK(export, params, args)                       \
+	__attribute__((unused)) static CUresult missing_##export params;
+#define EMUV_USE(export, params, args) static CUresult missing_##export params;
+#include "hooks.def"
+
+/* What a call gets that the driver does not have, or that comes before the driver is open. */
+#define MISSING CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#define EMUV_HOOK(export, params, args)        \
+	static CUresult missing_##export params \
+	{                                       \
+		return MISSING;                 \
+	}
+#define EMUV_USE(export, params, args) EMUV_HOOK(export, params, args)
+#include "hooks.def"
+#pragma GCC diagnostic pop
+
+emuv_real_t g_real = {
+#define EMUV_HOOK(export, params, args) .export = missing_##export,
+#define EMUV_USE(export, params, args) .export = missing_##export,
+#include "hooks.def"
+};
+
+/* ---- hooked exports by name ---- */
+
+typedef struct {
+	const char *export;
+	void *hook;
+	void *real; /* the driver's own address, NULL until open */
+} hooked_t;
+
+static hooked_t hooked[] = {
+#define EMUV_HOOK(export, params, args) { #export, (void *)export, NULL },
+#include "hooks.def"
+};
+#define N_HOOKED (sizeof hooked / sizeof *hooked)
+
+typedef struct {
+	const char *export;
+	const char *name;
+	int version;
+	int flag;
+} api_t;
+
+static const api_t api[] = {
+#define EMUV_API(export, name, version, flag) { #export, #name, version, flag },
+#include "driver_api.def"
+#undef EMUV_API
+};
+
+static hooked_t *hooked_export(const char *export)
+{
+	for (size_t i = 0; i < N_HOOKED; i++)
+		if (strcmp(hooked[i].export, export) == 0)
+			return &hooked[i];
+	return NULL;
+}
+
+/* ---- pointer -> hook ---- */
+
+#define MAP_SLOTS 256 /* a power of two, several times N_HOOKED */
+_Static_assert(N_HOOKED * 3 < MAP_SLOTS, "the pointer map is too full");
+static hooked_t *map[MAP_SLOTS];
+
+static size_t map_slot(const void *pointer)
+{
+	size_t at = (size_t)(((uintptr_t)pointer * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+
+	for (at &= MAP_SLOTS - 1; map[at] && map[at]->real != pointer; at = (at + 1) % MAP_SLOTS)
+		;
+	return at;
+}
+
+/* ---- the driver ---- */
+
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static void *driver;
+static int open_result = 1; /* 1: not tried */
+static char open_error[256];
+
+static void *(*real_dlopen)(const char *, int);
+
+static void find_real_dlopen(void)
+{
+	/* ISO C has no conversion from object to function pointer; POSIX does. */
+	*(void **)&real_dlopen = dlsym(RTLD_NEXT, "dlopen");
+}
+
+static void fill_real(void)
+{
+	void *symbol;
+
+#define EMUV_HOOK(export, params, args)              \
+	symbol = dlsym(driver, #export);             \
+	if (symbol)                                  \
+		*(void **)&g_real.export = symbol;   \
+	hooked[EMUV_FN_##export].real = symbol;
+#define EMUV_USE(export, params, args)               \
+	symbol = dlsym(driver, #export);             \
+	if (symbol)                                  \
+		*(void **)&g_real.export = symbol;
+#include "hooks.def"
+	for (size_t i = 0; i < N_HOOKED; i++)
+		if (hooked[i].real)
+			map[map_slot(hooked[i].real)] = &hooked[i];
+}
+
+int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
+{
+	/* A recursive call comes from the driver's own start: it finds nothing yet. */
+	static __thread int opening;
+	int result;
+
+	if (opening)
+		return -EBUSY;
+	/* Held across dlopen, which is the loader's, not a driver call. */
+	pthread_mutex_lock(&open_lock);
+	opening = 1;
+	if (open_result == 1) {
+		driver = emuv_resolve_library(path);
+		if (driver) {
+			fill_real();
+		} else {
+			const char *why = dlerror();
+
+			snprintf(open_error, sizeof open_error, "%s", why ? why : "no reason given");
+		}
+		open_result = driver ? 0 : -ENOENT;
+	}
+	result = open_result;
+	opening = 0;
+	pthread_mutex_unlock(&open_lock);
+	if (result && error)
+		snprintf(error, error_bytes, "%s", open_error);
+	return result;
+}
+
+void *emuv_resolve_symbol(const char *name)
+{
+	return driver ? dlsym(driver, name) : NULL;
+}
+
+void *emuv_resolve_library(const char *name)
+{
+	if (!real_dlopen)
+		find_real_dlopen();
+	return real_dlopen ? real_dlopen(name, RTLD_NOW | RTLD_LOCAL) : NULL;
+}
+
+/* ---- cuGetProcAddress ---- */
+
+/* The export that (name, version, flags) means: the newest row not newer than asked. */
+static const char *export_of(const char *name, int version, unsigned long long flags)
+{
+	int want = flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM ? 1 : 0;
+	const api_t *best = NULL;
+
+	for (size_t i = 0; i < sizeof api / sizeof *api; i++) {
+		const api_t *row = &api[i];
+
+		if (row->version > version || row->flag > want || strcmp(row->name, name) != 0)
+			continue;
+		/* A per-thread row, where there is one, is what the flag asks for. */
+		if (!best || row->flag > best->flag ||
+		    (row->flag == best->flag && row->version > best->version))
+			best = row;
+	}
+	return best ? best->export : NULL;
+}
+
+void *emuv_resolve_replace(void *pointer, const char *name, int version, unsigned long long flags)
+{
+	const hooked_t *found = map[map_slot(pointer)];
+	const char *export;
+
+	if (found)
+		return found->hook;
+	export = export_of(name, version, flags);
+	found = export ? hooked_export(export) : NULL;
+	return found ? found->hook : pointer;
+}
+
+/* ---- dlopen (the hook itself is in stubs.S) ---- */
+
+static char self_path[PATH_MAX];
+
+const char *emuv_resolve_self(void)
+{
+	Dl_info info;
+
+	if (!self_path[0] && dladdr((void *)&emuv_resolve_self, &info) && info.dli_fname)
+		snprintf(self_path, sizeof self_path, "%s", info.dli_fname);
+	return self_path;
+}
+
+/*
+ * What the dlopen hook opens instead of `file`: this library for any spelling of
+ * the driver (libcuda.so, libcuda.so.1, libcuda.so.580.65.06, with any path),
+ * `file` itself for everything else.
+ */
+const char *emuv_dlopen_file(const char *file);
+const char *emuv_dlopen_file(const char *file)
+{
+	const char *base;
+
+	if (!file)
+		return NULL;
+	base = strrchr(file, '/');
+	base = base ? base + 1 : file;
+	if (strncmp(base, "libcuda.so", 10) != 0 || (base[10] && base[10] != '.'))
+		return file;
+	return emuv_resolve_self();
+}
+
+/* The real dlopen, found on first use: other constructors may come before ours. */
+void *emuv_dlopen_real(void);
+void *emuv_dlopen_real(void)
+{
+	if (!real_dlopen)
+		find_real_dlopen();
+	return *(void **)&real_dlopen;
+}

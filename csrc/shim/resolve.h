@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The way to the real driver and back to emuV: opening the driver, answering
+ * cuGetProcAddress, redirecting dlopen.  Knows nothing of budgets.
+ */
+#ifndef EMUV_RESOLVE_H
+#define EMUV_RESOLVE_H
+
+#include <stddef.h>
+
+/*
+ * Opens the driver at `path` by the real dlopen and fills g_real.  Once a
+ * process; later calls return what the first did.  0, or -ENOENT with the
+ * loader's words in `error`.
+ */
+int emuv_resolve_open(const char *path, char *error, size_t error_bytes);
+/* The driver's own symbol, or NULL. */
+void *emuv_resolve_symbol(const char *name);
+/* Opens another library past emuV's dlopen hook. */
+void *emuv_resolve_library(const char *name);
+
+/*
+ * What cuGetProcAddress should answer where the driver answered `pointer` for
+ * (name, version, flags): emuV's hook if the pointer is one that emuV replaces
+ * or, failing that, if the triple names a hooked export; else `pointer`.
+ */
+void *emuv_resolve_replace(void *pointer, const char *name, int version,
+			   unsigned long long flags);
+
+/* The path of this library. */
+const char *emuv_resolve_self(void);
+
+#endif
