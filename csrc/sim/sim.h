@@ -99,6 +99,7 @@ void sim_object_each(sim_kind_t kind, void (*visit)(void *object, void *argument
 /* ---- devices and contexts: device.c, context.c ---- */
 typedef struct {
 	uint64_t card_bytes;
+	int physical;           /* before CUDA_VISIBLE_DEVICES */
 	uint64_t context_cost;  /* EMUV_SIM_CONTEXT */
 	uint64_t context_bytes; /* taken by live contexts */
 	uint64_t device_bytes;  /* taken by allocations of every plain kind */
@@ -155,9 +156,10 @@ typedef struct sim_stream {
 	uint64_t id;
 	bool held;
 	bool legacy;       /* the NULL stream of its context */
+	bool per_thread;   /* a thread's default stream */
 	uint64_t submitted; /* sequence number of the last piece of work */
 	uint64_t held_from; /* work after this number is unfinished while `held` */
-	struct sim_wait *waits; /* work of other streams, and host functions, that come first */
+	struct sim_wait *waits; /* work of other streams that comes first: stream.c */
 } sim_stream_t;
 /*
  * sim_lock held.  Resolves a CUstream: 0 / CU_STREAM_LEGACY (or, for a _ptsz entry

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The environment of the simulated GPU, read once, at the first call of any function.
+ *
+ *   EMUV_SIM_VRAM     bytes of each card (default 8 GiB)
+ *   EMUV_SIM_DEVICES  how many cards (1 to 16; default 1)
+ *   EMUV_SIM_CONTEXT  bytes that a context takes (default 0)
+ *   EMUV_SIM_FAIL     NAME:N:CODE,…: the N-th call of NAME fails with CODE
+ *   EMUV_SIM_REPORT   a file for the report at exit; %p in it is the process id
+ *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
+ *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
+ *
+ * A value that makes no sense is kept as words in sim_config.error and fails cuInit.
+ */
+#define _GNU_SOURCE /* secure_getenv */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+sim_config_t sim_config;
+
+static void complain(const char *name, const char *value, const char *want)
+{
+	if (!sim_config.error[0])
+		snprintf(sim_config.error, sizeof(sim_config.error), "error: %s=\"%.80s\" is not %s",
+			 name, value, want);
+}
+
+/* Decimal digits only, all of `text`. */
+static bool number(const char *text, uint64_t least, uint64_t most, uint64_t *value)
+{
+	char *end;
+
+	if (!isdigit((unsigned char)text[0]))
+		return false;
+	errno = 0;
+	*value = strtoull(text, &end, 10);
+	return !errno && !*end && *value >= least && *value <= most;
+}
+
+static uint64_t setting(const char *name, uint64_t fallback, uint64_t least, uint64_t most,
+			const char *want)
+{
+	const char *text = secure_getenv(name);
+	uint64_t value;
+
+	if (!text)
+		return fallback;
+	if (number(text, least, most, &value))
+		return value;
+	complain(name, text, want);
+	return fallback;
+}
+
+static void arm_faults(const char *list)
+{
+	static const char want[] =
+		"a list of NAME:N:CODE, as in cuMemAlloc_v2:3:2 (the third call fails with code 2)";
+	char *copy = strdup(list), *save = NULL;
+
+	for (char *item = copy ? strtok_r(copy, ",", &save) : NULL; item;
+	     item = strtok_r(NULL, ",", &save)) {
+		char *n = strchr(item, ':'), *code = n ? strchr(n + 1, ':') : NULL;
+		uint64_t nth, result;
+
+		if (!code) {
+			complain("EMUV_SIM_FAIL", list, want);
+			break;
+		}
+		*n++ = *code++ = '\0';
+		if (!number(n, 1, UINT64_MAX, &nth) || !number(code, 1, 999, &result)) {
+			complain("EMUV_SIM_FAIL", list, want);
+			break;
+		}
+		if (sim_fault_arm(item, nth, (CUresult)result) == CUDA_ERROR_NOT_FOUND) {
+			complain("EMUV_SIM_FAIL", item, "a function of this driver");
+			break;
+		}
+	}
+	free(copy);
+}
+
+static void expand_report(const char *path)
+{
+	size_t used = 0;
+
+	for (; *path && used < sizeof(sim_config.report) - 12; path++) {
+		if (path[0] == '%' && path[1] == 'p') {
+			used += (size_t)snprintf(sim_config.report + used, 12, "%d", (int)getpid());
+			path++;
+		} else {
+			sim_config.report[used++] = *path;
+		}
+	}
+	if (*path)
+		complain("EMUV_SIM_REPORT", path, "a path of less than 1000 bytes");
+	sim_config.report[*path ? 0 : used] = '\0';
+}
+
+void sim_configure(void)
+{
+	const char *verbose = secure_getenv("EMUV_SIM_VERBOSE");
+	const char *faults = secure_getenv("EMUV_SIM_FAIL");
+	const char *report = secure_getenv("EMUV_SIM_REPORT");
+
+	sim_config.verbose = verbose && *verbose && strcmp(verbose, "0") != 0;
+	sim_config.card_bytes = setting("EMUV_SIM_VRAM", 8ULL << 30, 1 << 20, 1ULL << 44,
+					"a number of bytes from 1048576 (1 MiB) to 17592186044416 "
+					"(16 TiB), in digits only");
+	sim_config.devices = (int)setting("EMUV_SIM_DEVICES", 1, 1, SIM_MAX_DEVICES,
+					  "a number of devices from 1 to 16");
+	sim_config.context_bytes = setting("EMUV_SIM_CONTEXT", 0, 0, 1ULL << 44,
+					   "a number of bytes, in digits only");
+	sim_config.wait_ms = (unsigned int)setting("EMUV_SIM_WAIT_MS", 60000, 1, 3600000,
+						   "a number of milliseconds from 1 to 3600000");
+	if (faults)
+		arm_faults(faults);
+	if (report)
+		expand_report(report);
+}
+
+/* strtoul as the driver reads an ordinal: "1gpu" is 1, "" and "gpu" are -1. */
+static long ordinal(const char *text)
+{
+	char *end;
+	long value = strtol(text, &end, 10);
+
+	return end == text ? -1 : value;
+}
+
+/* The device whose UUID starts with `prefix`, if there is exactly one; else -1. */
+static long by_uuid(const char *prefix, int count)
+{
+	long found = -1;
+
+	for (int i = 0; i < count; i++) {
+		char text[48];
+
+		sim_device_uuid_text(i, text);
+		if (strncasecmp(text, prefix, strlen(prefix)) != 0)
+			continue;
+		if (found >= 0)
+			return -1;
+		found = i;
+	}
+	return found;
+}
+
+/*
+ * As NVIDIA's driver: the first entry that names no device ends the list, an entry
+ * that comes twice empties it, an empty list hides all devices.  Entries are all
+ * indices or all UUIDs (prefixes of them), as the first one is.
+ */
+int sim_visible_devices(const char *value, int count, int visible[SIM_MAX_DEVICES])
+{
+	int found = 0;
+	bool uuids;
+
+	if (!value) {
+		for (; found < count; found++)
+			visible[found] = found;
+		return count;
+	}
+	uuids = strncmp(value + strspn(value, " \t"), "GPU-", 4) == 0;
+	for (;;) {
+		char entry[64];
+		size_t length;
+		long device;
+
+		value += strspn(value, " \t");
+		length = strcspn(value, ",");
+		snprintf(entry, sizeof(entry), "%.*s", (int)(length < 63 ? length : 63), value);
+		for (size_t end = strlen(entry); end && isspace((unsigned char)entry[end - 1]);)
+			entry[--end] = '\0';
+		if (uuids)
+			device = strncmp(entry, "GPU-", 4) == 0 ? by_uuid(entry, count) : -1;
+		else
+			device = ordinal(entry);
+		if (device < 0 || device >= count)
+			return found;
+		for (int i = 0; i < found; i++)
+			if (visible[i] == device)
+				return 0;
+		visible[found++] = (int)device;
+		if (value[length] != ',')
+			return found;
+		value += length + 1;
+	}
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The report at exit (EMUV_SIM_REPORT): what was called, what was left behind.
+ *
+ * One JSON object, written to a file beside the target and renamed over it.  What the
+ * driver itself keeps (default streams and pools, primary contexts) is no leak.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static const char *const kinds[] = {
+	[SIM_CONTEXT] = "contexts",   [SIM_STREAM] = "streams",	    [SIM_EVENT] = "events",
+	[SIM_POOL] = "pools",	      [SIM_ARRAY] = "arrays",	    [SIM_MIPMAP] = "mipmapped_arrays",
+	[SIM_MODULE] = "modules",     [SIM_LIBRARY] = "libraries",  [SIM_LINK] = "links",
+	[SIM_VMM] = "vmm_handles",
+};
+
+static const char *const range_kinds[] = {
+	[SIM_RANGE_DEVICE] = "device",
+	[SIM_RANGE_MANAGED] = "managed",
+	[SIM_RANGE_HOST] = "host",
+	[SIM_RANGE_RESERVED] = "reserved",
+};
+#define RANGE_KINDS (sizeof(range_kinds) / sizeof(*range_kinds))
+
+/* Sorted by name, each name once, whatever order the linker chose. */
+static int by_name(const void *left, const void *right)
+{
+	return strcmp((*(sim_call_t *const *)left)->name, (*(sim_call_t *const *)right)->name);
+}
+
+typedef struct {
+	bool simulated;
+	size_t count, room;
+	sim_call_t **calls;
+} collection_t;
+
+static void collect(sim_call_t *call, bool simulated, void *argument)
+{
+	collection_t *collection = argument;
+
+	if (simulated != collection->simulated || !call->count)
+		return;
+	if (collection->count == collection->room) {
+		size_t room = collection->room ? collection->room * 2 : 128;
+		sim_call_t **more = realloc(collection->calls, room * sizeof(sim_call_t *));
+
+		if (!more)
+			return;
+		collection->calls = more;
+		collection->room = room;
+	}
+	collection->calls[collection->count++] = call;
+}
+
+static void list_calls(FILE *file, const char *title, bool simulated)
+{
+	collection_t all = { simulated, 0, 0, NULL };
+	const char *last = "";
+
+	sim_calls_each(collect, &all);
+	if (all.count)
+		qsort(all.calls, all.count, sizeof(*all.calls), by_name);
+	fprintf(file, "  \"%s\": {", title);
+	for (size_t i = 0; i < all.count; i++) {
+		if (strcmp(all.calls[i]->name, last) == 0)
+			continue;
+		fprintf(file, "%s\n    \"%s\": %llu", *last ? "," : "", all.calls[i]->name,
+			(unsigned long long)sim_call_count(all.calls[i]->name));
+		last = all.calls[i]->name;
+	}
+	fprintf(file, "%s},\n", *last ? "\n  " : "");
+	free(all.calls);
+}
+
+typedef struct {
+	uint64_t count, bytes;
+} tally_t;
+
+static void count_object(void *object, void *argument)
+{
+	sim_object_t *base = object;
+	tally_t *tally = argument;
+
+	if (base->kind == SIM_STREAM &&
+	    (((sim_stream_t *)object)->legacy || ((sim_stream_t *)object)->per_thread))
+		return;
+	if (base->kind == SIM_CONTEXT && ((sim_context_t *)object)->primary)
+		return;
+	for (int i = 0; i < sim_device_count; i++)
+		if (object == (void *)sim_devices[i].default_pool)
+			return;
+	tally->count++;
+}
+
+static void count_range(sim_range_t *range, void *argument)
+{
+	tally_t *tally = argument;
+
+	tally[range->kind].count++;
+	tally[range->kind].bytes += range->bytes;
+}
+
+static void list_leaks(FILE *file)
+{
+	tally_t ranges[RANGE_KINDS] = { 0 };
+	const char *separator = "";
+
+	fprintf(file, "  \"leaks\": {");
+	for (size_t kind = 1; kind < sizeof(kinds) / sizeof(*kinds); kind++) {
+		tally_t tally = { 0 };
+
+		if (!kinds[kind])
+			continue;
+		sim_object_each((sim_kind_t)kind, count_object, &tally);
+		if (!tally.count)
+			continue;
+		fprintf(file, "%s\n    \"%s\": {\"count\": %llu}", separator, kinds[kind],
+			(unsigned long long)tally.count);
+		separator = ",";
+	}
+	sim_range_each(count_range, ranges);
+	for (size_t kind = 1; kind < RANGE_KINDS; kind++) {
+		if (!ranges[kind].count)
+			continue;
+		fprintf(file, "%s\n    \"%s_memory\": {\"count\": %llu, \"bytes\": %llu}",
+			separator, range_kinds[kind], (unsigned long long)ranges[kind].count,
+			(unsigned long long)ranges[kind].bytes);
+		separator = ",";
+	}
+	fprintf(file, "%s},\n", *separator ? "\n  " : "");
+}
+
+static void list_devices(FILE *file)
+{
+	fprintf(file, "  \"devices\": [");
+	for (int i = 0; i < sim_device_count; i++)
+		fprintf(file,
+			"%s\n    {\"card_bytes\": %llu, \"peak_bytes\": %llu, \"used_bytes\": %llu}",
+			i ? "," : "", (unsigned long long)sim_devices[i].card_bytes,
+			(unsigned long long)sim_devices[i].peak_bytes,
+			(unsigned long long)sim_card_used(i));
+	fprintf(file, "%s]\n", sim_device_count ? "\n  " : "");
+}
+
+__attribute__((destructor)) void sim_report_write(void)
+{
+	char beside[sizeof(sim_config.report) + 16];
+	FILE *file;
+
+	if (!sim_config.report[0] || sim_forked())
+		return;
+	snprintf(beside, sizeof(beside), "%s.%d", sim_config.report, (int)getpid());
+	file = fopen(beside, "we");
+	if (!file) {
+		sim_say("error: EMUV_SIM_REPORT=\"%s\": cannot write there: %m", sim_config.report);
+		return;
+	}
+	sim_lock_take();
+	fprintf(file, "{\n  \"version\": 1,\n  \"pid\": %d,\n  \"driver_version\": %d,\n",
+		(int)getpid(), SIM_DRIVER_VERSION);
+	list_calls(file, "calls", true);
+	list_calls(file, "unimplemented", false);
+	list_leaks(file);
+	list_devices(file);
+	sim_lock_drop();
+	fprintf(file, "}\n");
+	if (fclose(file) != 0 || rename(beside, sim_config.report) != 0)
+		sim_say("error: EMUV_SIM_REPORT=\"%s\": cannot write there: %m", sim_config.report);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * cuGetExportTable: emuV's own table, and nothing else.
+ *
+ * NVIDIA's libraries ask for tables of their own through the same call; those are not
+ * public, and this driver does not have them.
+ */
+#include <string.h>
+
+#include "emuv_sim_table.h"
+#include "internal.h"
+
+static bool valid(CUdevice device)
+{
+	return device >= 0 && device < sim_device_count;
+}
+
+static CUresult device_used(CUdevice device, uint64_t *bytes)
+{
+	if (!valid(device) || !bytes)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	*bytes = sim_card_used(device);
+	sim_lock_drop();
+	return CUDA_SUCCESS;
+}
+
+static CUresult context_bytes(CUdevice device, uint64_t *bytes)
+{
+	if (!valid(device) || !bytes)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	*bytes = sim_devices[device].context_bytes;
+	sim_lock_drop();
+	return CUDA_SUCCESS;
+}
+
+static CUresult hold_stream(CUstream handle, int hold)
+{
+	sim_stream_t *stream;
+	CUresult result;
+
+	sim_lock_take();
+	stream = sim_stream_get(handle, false, &result);
+	if (stream)
+		result = sim_stream_hold(stream, hold != 0);
+	sim_lock_drop();
+	return result;
+}
+
+static CUresult fail(const char *function, uint64_t n, CUresult code)
+{
+	return function ? sim_fault_arm(function, n, code) : CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUresult calls(const char *function, uint64_t *count)
+{
+	if (!function || !count)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!sim_call_find(function))
+		return CUDA_ERROR_NOT_FOUND;
+	*count = sim_call_count(function);
+	return CUDA_SUCCESS;
+}
+
+static const emuv_sim_table_t table = {
+	.size = sizeof(table),
+	.device_used = device_used,
+	.context_bytes = context_bytes,
+	.resident = sim_managed_resident,
+	.hold_stream = hold_stream,
+	.fail = fail,
+	.calls = calls,
+};
+
+SIM_API(cuGetExportTable, const void **answer, const CUuuid *uuid)
+{
+	static const char ours[16] = EMUV_SIM_TABLE_UUID_BYTES;
+
+	SIM_ENTER_EARLY(cuGetExportTable);
+	if (!answer)
+		return CUDA_ERROR_INVALID_VALUE;
+	*answer = NULL;
+	if (!uuid)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (memcmp(uuid->bytes, ours, sizeof(ours)) != 0)
+		return CUDA_ERROR_NOT_FOUND;
+	*answer = &table;
+	return CUDA_SUCCESS;
+}
