@@ -36,7 +36,7 @@ static struct fault {
 	CUresult code;
 } *faults;
 
-extern sim_call_t *__start_sim_calls[], *__stop_sim_calls[];
+extern __attribute__((visibility("hidden"))) sim_call_t *__start_sim_calls[], *__stop_sim_calls[];
 
 void sim_lock_take(void)
 {
