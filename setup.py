@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,8 @@ CFLAGS = """
     -std=gnu17 -O2 -g -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes
     -fPIC -fvisibility=hidden -ftls-model=initial-exec -ffunction-sections -pthread
 """.split()
+VERSION = re.search(r'__version__ = "(.+)"', Path("emuv_shim/__init__.py").read_text())[1]
+CFLAGS += [f'-DEMUV_VERSION="{VERSION}"']
 # Device memory and segments are bytes that several types look at.
 CFLAGS += ["-fno-strict-aliasing"]
 # Bound at load (-z now): no hook ever enters the dynamic linker to find a symbol.
