@@ -136,11 +136,11 @@ class View:
         self._lib.emuv_segment_close(view)
 
     def read(self) -> Snapshot:
-        """A consistent copy; :class:`SegmentError` with EAGAIN where none came."""
+        """A consistent copy; see `counters_settled` for the one that is not."""
         if self._view == self._ffi.NULL:
             raise SegmentError("the segment is closed")
         rc = self._lib.emuv_segment_snapshot(self._view, self._copy, self._error)
-        if rc:
+        if rc and rc != -errno.EAGAIN:
             _raise(rc, self._error)
         raw = self._copy
         control = Control(

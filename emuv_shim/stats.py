@@ -120,7 +120,7 @@ class Stats:
     generation: int  # of the budget as written
     applied_generation: int  # ... and as last taken up by the process
     budget_settled: bool  # false: a controller was killed while it wrote
-    counters_settled: bool  # false: the process was killed while it counted
+    counters_settled: bool  # false: figures of several moments (killed, or too fast to read)
     devices: tuple[DeviceStats, ...]
 
     def to_json(self) -> dict[str, Any]:

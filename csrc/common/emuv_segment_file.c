@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SNAPSHOT_TRIES 600
+#define SNAPSHOT_TRIES 300
 #define SNAPSHOT_FREE_TRIES 100 /* the first ones, without a pause */
 #define SNAPSHOT_PAUSE_NS 100000L
 
@@ -254,17 +254,16 @@ int emuv_segment_snapshot(emuv_segment_view_t *view, emuv_segment_t *copy, emuv_
 	copy->command[sizeof(copy->command) - 1] = '\0';
 
 	/*
-	 * What cannot settle any more is handed out as it is, odd number and
-	 * all: counters whose writer was killed half-way, and a control block
-	 * whose controller was (the next one repairs it).
+	 * What did not settle is handed out as it is, its number odd: each field
+	 * is of some moment, but not all of the same one.
 	 */
-	if (!counters_ok && emuv_segment_alive(copy))
-		return fail(error, -EAGAIN, "segment '%s' is changing too fast, or process %d is "
-			    "stopped in the middle of a change; try again", path, (int)copy->pid);
 	if (!counters_ok)
 		copy->counters_seq |= 1;
 	if (!control_ok)
 		copy->control.generation |= 1;
+	if (!counters_ok && emuv_segment_alive(copy))
+		return fail(error, -EAGAIN, "segment '%s' is changing too fast, or process %d is "
+			    "stopped in the middle of a change; try again", path, (int)copy->pid);
 	return 0;
 }
 

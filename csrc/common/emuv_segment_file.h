@@ -57,11 +57,13 @@ int emuv_segment_open(const char *path, int writable, emuv_segment_view_t **view
 void emuv_segment_close(emuv_segment_view_t *view);
 
 /*
- * A consistent copy; -EAGAIN when the writer never stood still.  Only the
- * devices that the header counts are filled; texts are NUL-terminated.  Two
- * things that will never settle are handed out with their number odd: counters
- * of a process that was killed while it wrote them, and a control block whose
- * controller was.
+ * A consistent copy.  Only the devices that the header counts are filled; texts
+ * are NUL-terminated.
+ *
+ * What does not settle within some 50 ms is handed out with its number odd, as
+ * a mixture of moments: a control block whose controller was killed in the
+ * middle (0), the counters of a process that was (0), and those of one that
+ * lives and never stands still, or is stopped in the middle (-EAGAIN).
  */
 int emuv_segment_snapshot(emuv_segment_view_t *view, emuv_segment_t *copy, emuv_error_t *error);
 
