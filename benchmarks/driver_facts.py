@@ -81,8 +81,12 @@ def describe(driver: str) -> dict[str, Any]:
         raise LookupError("the driver sees no device")
     nvml = Nvml.open(cuda.pci_bus_id(0))
     link = nvml.link() if nvml else None
+    cuda.retain(0)  # for the free bytes; this process ends at once
     return {
         "device": cuda.device_name(0),
+        "pci_bus_id": cuda.pci_bus_id(0),
+        "free_bytes": cuda.memory()[0],
+        "total_bytes": cuda.memory()[1],
         "driver": nvml.driver() if nvml else "",
         "cuda_version": cuda.version,
         "nvml": nvml is not None,
@@ -153,30 +157,28 @@ def read_lines(
     selector = selectors.DefaultSelector()
     selector.register(process.stdout, selectors.EVENT_READ)
     pending = b""
-    problem = ""
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not selector.select(left):
-            problem = f"killed after {seconds:.0f} s"
-            break
-        data = os.read(process.stdout.fileno(), 1 << 16)
-        if not data:
-            break
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            take(line)
-    selector.close()
-    if not problem:
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                return f"killed after {seconds:.0f} s"
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                take(line)
         try:
             code = process.wait(max(1.0, deadline - time.monotonic()))
-            problem = f"ended with {code}" if code else ""
         except subprocess.TimeoutExpired:
-            problem = "did not end"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    return problem
+            return "did not end"
+        return f"ended with {code}" if code else ""
+    finally:
+        selector.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
 
 
 def look_for_card(driver: str) -> tuple[dict[str, Any] | None, str]:

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The worker for PyTorch; its allocator is chosen by PYTORCH_CUDA_ALLOC_CONF, as users do it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import _worker
+import torch
+
+
+class Torch(_worker.Stack):
+    """torch.int32 tensors on cuda:0."""
+
+    name = "torch"
+
+    def make(self, seed: int, words: int) -> Any:
+        out = torch.arange(words, dtype=torch.int32, device="cuda")
+        return out.mul_(2 * seed + 1).add_(seed)
+
+    def mix(self, array: Any, other: Any) -> Any:
+        return array.mul_(3).add_(other)
+
+    def fetch(self, array: Any) -> bytes:
+        return array.cpu().numpy().tobytes()  # type: ignore[no-any-return]
+
+    def is_oom(self, error: BaseException) -> bool:
+        return isinstance(error, torch.cuda.OutOfMemoryError)
+
+    def total_bytes(self) -> int | None:
+        return int(torch.cuda.mem_get_info()[1])
+
+    def wait(self) -> None:
+        torch.cuda.synchronize()
+
+    def release(self) -> None:
+        super().release()
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    _worker.main(Torch())
