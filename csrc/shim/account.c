@@ -13,7 +13,7 @@ static emuv_ledger_t ledger;
 static emuv_budget_device_t devices[EMUV_MAX_DEVICES];
 static uint64_t applied_generation;
 static uint32_t allocation;
-static int over; /* atomic: some device's resident heads exceed its vram */
+static uint32_t over; /* atomic; bit i: device i's resident heads exceed its vram */
 static bool said_spill, said_denial;
 
 /* Publishing goes here until the process has a segment file, and if it never gets one. */
@@ -39,7 +39,7 @@ static void publish(CUdevice device)
 
 static void apply(const emuv_control_t *control)
 {
-	int now_over = 0;
+	uint32_t now_over = 0;
 
 	for (int i = 0; i < EMUV_MAX_DEVICES; i++) {
 		emuv_budget_device_t *d = &devices[i];
@@ -48,7 +48,7 @@ static void apply(const emuv_control_t *control)
 		d->virtual_bytes = control->budget[i].virtual_bytes;
 		d->policy = control->policy;
 		if (d->counters.resident_bytes && !emuv_budget_room(d))
-			now_over = 1;
+			now_over |= 1u << i;
 	}
 	allocation = control->allocation;
 	__atomic_store_n(&over, now_over, __ATOMIC_RELAXED);
@@ -69,7 +69,7 @@ static void refresh(CUdevice device)
 	if (control.policy > EMUV_POLICY_SPILL || control.allocation > EMUV_ALLOCATION_EAGER)
 		return;
 	apply(&control);
-	applied_generation = control.generation;
+	__atomic_store_n(&applied_generation, control.generation, __ATOMIC_RELAXED);
 	publish(device);
 }
 
@@ -333,9 +333,15 @@ void emuv_account_hints(CUdevice device, uint64_t advised, uint64_t to_device, u
 	pthread_mutex_unlock(&lock);
 }
 
-bool emuv_account_over(void)
+bool emuv_account_over(CUdevice device)
 {
-	return __atomic_load_n(&over, __ATOMIC_RELAXED);
+	if (__atomic_load_n(&segment->control.generation, __ATOMIC_ACQUIRE) !=
+	    __atomic_load_n(&applied_generation, __ATOMIC_RELAXED)) {
+		pthread_mutex_lock(&lock);
+		refresh(device);
+		pthread_mutex_unlock(&lock);
+	}
+	return __atomic_load_n(&over, __ATOMIC_RELAXED) & (1u << device);
 }
 
 size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
@@ -365,7 +371,7 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
 		excess -= give < excess ? give : excess;
 	}
 	if (n < max)
-		__atomic_store_n(&over, 0, __ATOMIC_RELAXED);
+		__atomic_fetch_and(&over, ~(1u << device), __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&lock);
 	return n;
 }

@@ -63,8 +63,11 @@ void emuv_account_hints(CUdevice device, uint64_t advised, uint64_t to_device, u
  */
 size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max);
 void emuv_account_demoted(CUdevice device, uint64_t bytes);
-/* True where lowered vram leaves resident heads over it: one atomic load when not. */
-bool emuv_account_over(void);
+/*
+ * Takes up what a controller wrote; true where a lowered vram leaves resident heads
+ * of the device over it.  Two atomic loads where nothing happened.
+ */
+bool emuv_account_over(CUdevice device);
 
 /* What the reports say of a device. */
 typedef struct {

@@ -54,22 +54,27 @@ const emuv_config_t *emuv_lifecycle_config(void)
 
 int emuv_lifecycle_driver(void)
 {
+	int expected = 1;
 	char why[256];
 	int state = __atomic_load_n(&driver_state, __ATOMIC_ACQUIRE);
 
 	if (state <= 0)
 		return state;
-	if (emuv_lifecycle_config()->driver[0] != '/')
-		return -1;
-	state = emuv_resolve_open(config.driver, why, sizeof why);
-	if (state == 0 || state == -ENOENT) {
-		int expected = 1;
-
-		if (__atomic_compare_exchange_n(&driver_state, &expected, state, 0,
-						__ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) && state) {
-			emuv_error("cannot open the CUDA driver '%s': %s", config.driver, why);
-			emuv_hint("EMUV_DRIVER names the driver; emuv doctor tells what is there");
-		}
+	if (emuv_lifecycle_config()->driver[0] == '/')
+		state = emuv_resolve_open(config.driver, why, sizeof why);
+	else
+		state = -EINVAL;
+	/* The first to know says so; -EBUSY is a call from within the opening. */
+	if (state == -EBUSY ||
+	    !__atomic_compare_exchange_n(&driver_state, &expected, state, 0, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
+		return state;
+	if (state == -EINVAL) {
+		emuv_error("%s", config.problem);
+		emuv_hint("%s", config.hint);
+	} else if (state) {
+		emuv_error("cannot open the CUDA driver '%s': %s", config.driver, why);
+		emuv_hint("EMUV_DRIVER names the driver; emuv doctor tells what is there");
 	}
 	return state;
 }
@@ -221,6 +226,7 @@ static void fork_child(void)
 	emuv_account_fork_child();
 	emuv_contexts_fork_child();
 	emuv_deferred_fork_child();
+	emuv_resolve_fork_child();
 	/* The parent's page is not the child's to write. */
 	if (segment_file)
 		munmap(segment_file, sizeof *segment_file);

@@ -46,7 +46,7 @@ void emuv_residency_shrink(const emuv_where_t *where)
 	CUstream side;
 	size_t n;
 
-	if (!emuv_account_over())
+	if (!emuv_account_over(where->device))
 		return;
 	side = emuv_contexts_side_stream(where->context);
 	while ((n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges))) {

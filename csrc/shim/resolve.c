@@ -93,6 +93,7 @@ static size_t map_slot(const void *pointer)
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static void *driver;
 static int open_result = 1; /* 1: not tried */
+static __thread int opening;
 static char open_error[256];
 
 static void *(*real_dlopen)(const char *, int);
@@ -124,10 +125,9 @@ static void fill_real(void)
 
 int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 {
-	/* A recursive call comes from the driver's own start: it finds nothing yet. */
-	static __thread int opening;
 	int result;
 
+	/* A recursive call comes from the driver's own start: it finds nothing yet. */
 	if (opening)
 		return -EBUSY;
 	/* Held across dlopen, which is the loader's, not a driver call. */
@@ -150,6 +150,14 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 	if (result && error)
 		snprintf(error, error_bytes, "%s", open_error);
 	return result;
+}
+
+void emuv_resolve_fork_child(void)
+{
+	pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+	memcpy(&open_lock, &fresh, sizeof open_lock);
+	opening = 0;
 }
 
 void *emuv_resolve_symbol(const char *name)

@@ -27,6 +27,9 @@ void *emuv_resolve_library(const char *name);
 void *emuv_resolve_replace(void *pointer, const char *name, int version,
 			   unsigned long long flags);
 
+/* A forked child: the lock of a thread that does not exist there. */
+void emuv_resolve_fork_child(void);
+
 /* The path of this library. */
 const char *emuv_resolve_self(void);
 
