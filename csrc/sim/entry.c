@@ -7,8 +7,8 @@
  *     load.  sim_slow counts the reasons to look closer: not initialised (1 until
  *     cuInit succeeds), each armed fault, each host callback that is running, and
  *     FORKED in a child of an initialised process.
- *   - Every counter is reachable through the section `sim_calls` and, for functions
- *     that are not simulated, through sim_stub_calls: nothing registers at run time.
+ *   - Every function has its counter in sim_calls[], simulated or not: nothing
+ *     registers at run time.
  *   - A child of a process that called cuInit gets CUDA_ERROR_NOT_INITIALIZED from
  *     everything, cuInit included, as from NVIDIA's driver; before cuInit a fork
  *     changes nothing.
@@ -35,8 +35,6 @@ static struct fault {
 	uint64_t number;
 	CUresult code;
 } *faults;
-
-extern __attribute__((visibility("hidden"))) sim_call_t *__start_sim_calls[], *__stop_sim_calls[];
 
 void sim_lock_take(void)
 {
@@ -84,39 +82,12 @@ CUresult sim_fail(CUresult code, const char *format, ...)
 	return code;
 }
 
-void sim_calls_each(void (*visit)(sim_call_t *call, bool simulated, void *argument), void *argument)
-{
-	for (sim_call_t **call = __start_sim_calls; call < __stop_sim_calls; call++)
-		visit(*call, true, argument);
-	for (int i = 0; i < sim_stub_count; i++)
-		if (atomic_load_explicit(&sim_stub_calls[i].count, memory_order_relaxed))
-			visit(&sim_stub_calls[i], false, argument);
-}
-
 sim_call_t *sim_call_find(const char *name)
 {
-	for (sim_call_t **call = __start_sim_calls; call < __stop_sim_calls; call++)
-		if (strcmp((*call)->name, name) == 0)
-			return *call;
-	for (int i = 0; i < sim_stub_count; i++)
-		if (strcmp(sim_stub_calls[i].name, name) == 0)
-			return &sim_stub_calls[i];
+	for (int i = 0; i < SIM_CALLS; i++)
+		if (sim_calls[i].name && strcmp(sim_calls[i].name, name) == 0)
+			return &sim_calls[i];
 	return NULL;
-}
-
-/* Where a function has several counters (one body, entered twice), they count together. */
-uint64_t sim_call_count(const char *name)
-{
-	uint64_t total = 0;
-
-	for (sim_call_t **call = __start_sim_calls; call < __stop_sim_calls; call++)
-		if (strcmp((*call)->name, name) == 0)
-			total += atomic_load_explicit(&(*call)->count, memory_order_relaxed);
-	for (int i = 0; i < sim_stub_count; i++)
-		if (strcmp(sim_stub_calls[i].name, name) == 0)
-			total += atomic_load_explicit(&sim_stub_calls[i].count,
-						      memory_order_relaxed);
-	return total;
 }
 
 CUresult sim_fault_arm(const char *name, uint64_t n, CUresult code)

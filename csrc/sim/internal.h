@@ -29,24 +29,22 @@ int sim_visible_devices(const char *value, int count, int visible[SIM_MAX_DEVICE
 
 /* ---- entry.c ---- */
 extern _Thread_local bool sim_in_callback;
-/* Every counter: of simulated functions, and of others that were called. */
-void sim_calls_each(void (*visit)(sim_call_t *call, bool simulated, void *argument),
-		    void *argument);
+/* The counter of an exported function; NULL where the driver has no such function. */
 sim_call_t *sim_call_find(const char *name);
-uint64_t sim_call_count(const char *name);
 /* The n-th next call of `name` fails with `code`.  CUDA_ERROR_NOT_FOUND: no such function. */
 CUresult sim_fault_arm(const char *name, uint64_t n, CUresult code);
 bool sim_forked(void);
 
 /* ---- stubs.c ---- */
-extern sim_call_t sim_stub_calls[];
-extern const int sim_stub_count;
 typedef struct {
-	const char *name, *export;
-	CUresult (*address)(void); /* of whatever type it is */
+	const char *name;           /* as cuGetProcAddress knows it */
+	CUresult (*address)(void);  /* of the export, whatever its type */
+	CUresult (*stub)(void);     /* the same where the function is not simulated */
 	int version, flag;
+	int call;                   /* index in sim_calls[] */
 } sim_export_t;
-extern const sim_export_t sim_exports[]; /* sim_stub_count of them */
+extern const sim_export_t sim_exports[];
+extern const int sim_export_count;
 
 /* ---- object.c ---- */
 /* sim_lock held.  Makes a known object of memory that is the caller's to keep. */

@@ -26,17 +26,17 @@ static int compare(const void *left, const void *right)
 
 static void sort(void)
 {
-	rows = calloc((size_t)sim_stub_count, sizeof(*rows));
-	for (int i = 0; rows && i < sim_stub_count; i++)
+	rows = calloc((size_t)sim_export_count, sizeof(*rows));
+	for (int i = 0; rows && i < sim_export_count; i++)
 		rows[i] = &sim_exports[i];
 	if (rows)
-		qsort(rows, (size_t)sim_stub_count, sizeof(*rows), compare);
+		qsort(rows, (size_t)sim_export_count, sizeof(*rows), compare);
 }
 
 /* The first row of that name, or -1. */
 static int find(const char *name)
 {
-	int low = 0, high = sim_stub_count;
+	int low = 0, high = sim_export_count;
 
 	while (low < high) {
 		int middle = (low + high) / 2;
@@ -46,7 +46,7 @@ static int find(const char *name)
 		else
 			high = middle;
 	}
-	return low < sim_stub_count && strcmp(rows[low]->name, name) == 0 ? low : -1;
+	return low < sim_export_count && strcmp(rows[low]->name, name) == 0 ? low : -1;
 }
 
 static CUresult look_up(const char *name, void **address, int version, cuuint64_t flags, int *status)
@@ -71,7 +71,7 @@ static CUresult look_up(const char *name, void **address, int version, cuuint64_
 	if (row < 0)
 		return CUDA_SUCCESS;
 	/* Rows of flavour 0 come first, so that a per-thread one that fits wins. */
-	for (; row < sim_stub_count && strcmp(rows[row]->name, name) == 0; row++) {
+	for (; row < sim_export_count && strcmp(rows[row]->name, name) == 0; row++) {
 		if (rows[row]->flag && flags != CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM)
 			break;
 		if (rows[row]->version <= version)

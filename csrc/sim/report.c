@@ -6,7 +6,6 @@
  * driver itself keeps (default streams and pools, primary contexts) is no leak.
  */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,54 +26,24 @@ static const char *const range_kinds[] = {
 };
 #define RANGE_KINDS (sizeof(range_kinds) / sizeof(*range_kinds))
 
-/* Sorted by name, each name once, whatever order the linker chose. */
-static int by_name(const void *left, const void *right)
-{
-	return strcmp((*(sim_call_t *const *)left)->name, (*(sim_call_t *const *)right)->name);
-}
-
-typedef struct {
-	bool simulated;
-	size_t count, room;
-	sim_call_t **calls;
-} collection_t;
-
-static void collect(sim_call_t *call, bool simulated, void *argument)
-{
-	collection_t *collection = argument;
-
-	if (simulated != collection->simulated || !call->count)
-		return;
-	if (collection->count == collection->room) {
-		size_t room = collection->room ? collection->room * 2 : 128;
-		sim_call_t **more = realloc(collection->calls, room * sizeof(sim_call_t *));
-
-		if (!more)
-			return;
-		collection->calls = more;
-		collection->room = room;
-	}
-	collection->calls[collection->count++] = call;
-}
-
+/* Of simulated functions, or of the others. */
 static void list_calls(FILE *file, const char *title, bool simulated)
 {
-	collection_t all = { simulated, 0, 0, NULL };
-	const char *last = "";
+	const char *separator = "";
 
-	sim_calls_each(collect, &all);
-	if (all.count)
-		qsort(all.calls, all.count, sizeof(*all.calls), by_name);
 	fprintf(file, "  \"%s\": {", title);
-	for (size_t i = 0; i < all.count; i++) {
-		if (strcmp(all.calls[i]->name, last) == 0)
+	for (int i = 0; i < sim_export_count; i++) {
+		const sim_export_t *export = &sim_exports[i];
+		sim_call_t *call = &sim_calls[export->call];
+		uint64_t count = atomic_load_explicit(&call->count, memory_order_relaxed);
+
+		if (!count || simulated != (export->address != export->stub))
 			continue;
-		fprintf(file, "%s\n    \"%s\": %llu", *last ? "," : "", all.calls[i]->name,
-			(unsigned long long)sim_call_count(all.calls[i]->name));
-		last = all.calls[i]->name;
+		fprintf(file, "%s\n    \"%s\": %llu", separator, call->name,
+			(unsigned long long)count);
+		separator = ",";
 	}
-	fprintf(file, "%s},\n", *last ? "\n  " : "");
-	free(all.calls);
+	fprintf(file, "%s},\n", *separator ? "\n  " : "");
 }
 
 typedef struct {

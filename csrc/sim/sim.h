@@ -41,21 +41,25 @@
 	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__); \
 	__attribute__((visibility("default"))) CUresult name(__VA_ARGS__)
 
-/* One per entry point: a counter and its place in the section that lists them all. */
-typedef struct sim_call {
-	const char *name;
+/* A counter for each function of the driver, by its place in driver_api.def. */
+typedef struct {
+	_Alignas(64) const char *name; /* NULL: not of this driver's version */
 	_Atomic uint64_t count;
 	_Atomic uint64_t faults; /* armed and not yet struck; the faults themselves: entry.c */
 } sim_call_t;
+enum {
+#define EMUV_API(export, name, version, flag) SIM_CALL_##export,
+#include "driver_api.def"
+#undef EMUV_API
+	SIM_CALLS,
+};
+extern sim_call_t sim_calls[SIM_CALLS]; /* stubs.c */
 
-#define SIM_ENTER_(name, need_init)                                             \
-	do {                                                                    \
-		static sim_call_t call_ = { #name, 0, 0 };                      \
-		static sim_call_t *listed_                                      \
-			__attribute__((section("sim_calls"), used)) = &call_;   \
-		CUresult injected_ = sim_enter(&call_, need_init);              \
-		if (__builtin_expect(injected_ != CUDA_SUCCESS, 0))             \
-			return injected_;                                       \
+#define SIM_ENTER_(name, need_init)                                               \
+	do {                                                                      \
+		CUresult injected_ = sim_enter(&sim_calls[SIM_CALL_##name], need_init); \
+		if (__builtin_expect(injected_ != CUDA_SUCCESS, 0))               \
+			return injected_;                                         \
 	} while (0)
 #define SIM_ENTER(name) SIM_ENTER_(name, true)
 #define SIM_ENTER_EARLY(name) SIM_ENTER_(name, false)

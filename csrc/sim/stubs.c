@@ -58,43 +58,37 @@
 #define IF_13040(...)
 #define IF_13050(...)
 
-enum {
-#define EMUV_API(export, name, version, flag) UP_TO_13000(version, STUB_##export, )
-#include "driver_api.def"
-#undef EMUV_API
-	STUBS,
-};
-
-sim_call_t sim_stub_calls[] = {
-#define EMUV_API(export, name, version, flag) UP_TO_13000(version, { #export, 0, 0 }, )
+sim_call_t sim_calls[SIM_CALLS] = {
+#define EMUV_API(export, name, version, flag) \
+	UP_TO_13000(version, [SIM_CALL_##export] = { #export, 0, 0 }, )
 #include "driver_api.def"
 #undef EMUV_API
 };
-const int sim_stub_count = STUBS;
 
 static CUresult stub(int number)
 {
-	sim_call_t *call = &sim_stub_calls[number];
-	CUresult result = sim_enter(call, true);
+	CUresult result = sim_enter(&sim_calls[number], true);
 
 	if (result != CUDA_SUCCESS)
 		return result;
-	return sim_fail(CUDA_ERROR_NOT_SUPPORTED, "%s is not simulated", call->name);
+	return sim_fail(CUDA_ERROR_NOT_SUPPORTED, "%s is not simulated", sim_calls[number].name);
 }
 
 /* Arguments are ignored, whatever they are: both calling conventions allow that. */
-#define EMUV_API(export, name, version, flag)                                              \
-	UP_TO_13000(version, __attribute__((weak, visibility("default"))) CUresult export(void); \
-		    CUresult export(void)                                                  \
-		    {                                                                      \
-			    return stub(STUB_##export);                                    \
-		    })
+#define EMUV_API(export, name, version, flag)                                                 \
+	UP_TO_13000(version, static CUresult stub_##export(void)                              \
+		    {                                                                         \
+			    return stub(SIM_CALL_##export);                                   \
+		    }                                                                         \
+		    __attribute__((weak, visibility("default"), alias("stub_" #export)))      \
+		    CUresult export(void);)
 #include "driver_api.def"
 #undef EMUV_API
 
 const sim_export_t sim_exports[] = {
 #define EMUV_API(export, name, version, flag) \
-	UP_TO_13000(version, { #name, #export, export, version, flag }, )
+	UP_TO_13000(version, { #name, export, stub_##export, version, flag, SIM_CALL_##export }, )
 #include "driver_api.def"
 #undef EMUV_API
 };
+const int sim_export_count = sizeof(sim_exports) / sizeof(*sim_exports);
