@@ -74,7 +74,7 @@ def size_option(size_bytes: int) -> str:
 def _facts(stdout: str) -> dict[str, str]:
     """``key: value`` lines of stream_file.py."""
     pairs = (line.split(": ", 1) for line in stdout.splitlines() if ": " in line)
-    return {key: value for key, value in pairs}
+    return dict(pairs)
 
 
 def _last_line(text: str) -> str:
