@@ -255,6 +255,7 @@ def contexts(bench: Bench) -> None:
     """Section: what a context costs, by stage and by module loading mode."""
     for loading in ("LAZY", "EAGER"):
         with bench.attempt(f"context, {loading}"):
+            bench.in_time()
             for row in _context_child(bench.cuda.path, loading):
                 bench.row(
                     f"context, {loading}: {row['stage']}",

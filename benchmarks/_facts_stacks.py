@@ -154,6 +154,7 @@ def stacks(bench: Bench) -> None:
 
 
 def _one(bench: Bench, name: str, prelude: Path, program: Path) -> None:
+    bench.in_time()
     seconds = max(5.0, min(45.0, bench.left()))
     began = time.monotonic()
     output, _ = run_limited([sys.executable, str(prelude), str(program)], seconds, dict(os.environ))

@@ -29,7 +29,8 @@ COSTS = ((10, 4096, 200, 21), (10, 2 * 2**20, 50, 21), (1000, 4096, 200, 21))
 
 def check_doctor(bed: Bed) -> None:
     """`emuv doctor --json` finds nothing wrong; its probe was refused."""
-    with bed.report.check("doctor", 10.0) as data:
+    with bed.report.check("doctor") as data:
+        bed.report.need(10.0)
         done = run(bed.target.emuv("doctor", "--json"), bed.target.environment(shim=True), 60.0)
         try:
             found = json.loads(done.out)
@@ -55,7 +56,8 @@ def _problems(found: Any) -> str:
 
 def check_live(bed: Bed, stack: Stack) -> None:
     """A running program's budget is raised and lowered from outside, and takes effect."""
-    with bed.report.check(f"{stack.name}: live budget change", 25.0) as data:
+    with bed.report.check(f"{stack.name}: live budget change") as data:
+        bed.report.need(25.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
         environment = bed.target.environment(stack.env, shim=True)
@@ -129,7 +131,8 @@ def check_costs(bed: Bed) -> None:
     with tempfile.TemporaryDirectory(prefix="emuv-check-") as place:
         program = Path(place) / "alloc_pairs"
         for live, size, batch, batches in COSTS:
-            with bed.report.check(f"cost of a pair: {live} live, {size} bytes", 20.0) as data:
+            with bed.report.check(f"cost of a pair: {live} live, {size} bytes") as data:
+                bed.report.need(20.0)
                 if compiler is None:
                     raise SkipError("no C compiler")
                 if not program.exists():
@@ -170,7 +173,8 @@ def _pairs(bed: Bed, command: list[str], shim: bool) -> list[float]:
 
 def check_conformance(bed: Bed) -> None:
     """tests/conformance, which states driver behaviour once, on this driver."""
-    with bed.report.check("conformance suite", 20.0) as data:
+    with bed.report.check("conformance suite") as data:
+        bed.report.need(20.0)
         suite = ROOT / "tests" / "conformance"
         if not any(suite.glob("test_*.py")):
             raise SkipError("the tree has no tests/conformance")

@@ -70,8 +70,13 @@ class Report:
         """How many checks failed."""
         return sum(row["ok"] is False for row in self.rows)
 
+    def need(self, seconds: float) -> None:
+        """SkipError unless so many seconds are left; the first line of a check's body."""
+        if self.left() < seconds:
+            raise SkipError("out of time")
+
     @contextmanager
-    def check(self, name: str, needs_seconds: float = 5.0) -> Iterator[dict[str, Any]]:
+    def check(self, name: str) -> Iterator[dict[str, Any]]:
         """One check.  The body fills the dictionary it is given; "detail" becomes the detail.
 
         SkipError makes it skipped, any other exception makes it fail.
@@ -80,8 +85,6 @@ class Report:
         data: dict[str, Any] = {}
         ok: bool | None = True
         try:
-            if self.left() < needs_seconds:
-                raise SkipError("out of time")
             yield data
             detail = str(data.pop("detail", ""))
         except SkipError as reason:

@@ -120,6 +120,7 @@ def installed(module: str) -> bool:
 def check_context(bed: Bed) -> None:
     """How much of the card one bare context takes; part of every later limit."""
     with bed.report.check("context overhead") as data:
+        bed.report.need(5.0)
         script = ROOT / "benchmarks" / "driver_facts.py"
         driver = bed.target.driver or "libcuda.so.1"
         done = run(
@@ -138,7 +139,8 @@ def check_context(bed: Bed) -> None:
 def check_stack(bed: Bed, stack: Stack) -> None:
     """The plain, capped and spilled rows of one stack."""
     plain: dict[str, Any] = {}
-    with bed.report.check(f"{stack.name}: plain", 15.0) as data:
+    with bed.report.check(f"{stack.name}: plain") as data:
+        bed.report.need(15.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
         done = run(
@@ -152,11 +154,13 @@ def check_stack(bed: Bed, stack: Stack) -> None:
             raise FailError(f"the plain run did not finish: {plain.get('oom')}")
         data.update(answer=plain, nvml_peak_bytes=done.peak)
         data["detail"] = f"{mib(plain['held'])} held, {_seen(done)}, {done.seconds:.1f} s"
-    with bed.report.check(f"{stack.name}: capped at {mib(bed.vram)}", 15.0) as data:
+    with bed.report.check(f"{stack.name}: capped at {mib(bed.vram)}") as data:
+        bed.report.need(15.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
         _refused(bed, stack, data, ["--vram", str(bed.vram)], bed.vram)
-    with bed.report.check(f"{stack.name}: spilled", 15.0) as data:
+    with bed.report.check(f"{stack.name}: spilled") as data:
+        bed.report.need(15.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
         options = ["--vram", str(bed.vram), "--virtual", str(bed.virtual)]
@@ -171,7 +175,8 @@ def check_stack(bed: Bed, stack: Stack) -> None:
 
 def check_eager(bed: Bed, stack: Stack) -> None:
     """A spilled run with --allocation eager gives the lazy run's result."""
-    with bed.report.check(f"{stack.name}: spilled, eager", 20.0) as data:
+    with bed.report.check(f"{stack.name}: spilled, eager") as data:
+        bed.report.need(20.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
         plain = next(

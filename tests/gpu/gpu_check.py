@@ -5,9 +5,9 @@
     python tests/gpu/gpu_check.py [--output FILE] [--only GROUP,…] [--build]
 
 Purpose: `make gpu-check`.  Runs the doctor, the conformance suite, each installed GPU package
-plain, capped and spilled, a live budget change, and the cost of an allocation; prints a table and writes
-one JSON document with a row a check.  Without a GPU it says so in one line and exits 0.  The tree
-must be built in place (`--build` does it).
+plain, capped and spilled, a live budget change, and the cost of an allocation; prints a table and
+writes one JSON document with a row a check.  Without a GPU it says so in one line and exits 0.
+The tree must be built in place (`--build` does it).
 
 Invariants
 - No step can hang: every program has a limit and is killed with its session.

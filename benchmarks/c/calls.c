@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Times driver calls, a batch at a time and on command, so that two of these (one
+ * with emuV preloaded, one without) can take turns.
+ *
+ *   calls OPERATION LIVE BYTES THREADS COUNT
+ *
+ * OPERATION
+ *   pair          cuMemAlloc, then cuMemFree of the same
+ *   churn         cuMemAlloc, then cuMemFree of the oldest of the LIVE
+ *   async-pair    cuMemAllocAsync and cuMemFreeAsync in a stream of the thread's own
+ *   async-churn   the same, of the oldest
+ *   link-NAME     the function, linked
+ *   address-NAME  the function at the address that cuGetProcAddress gives
+ * with NAME driver-version, ctx-device, stream-query or launch.
+ *
+ * Holds LIVE allocations of BYTES (each thread its share), says "ready", and then for
+ * every line on standard input has each of THREADS threads do COUNT operations, after
+ * an eighth as many to warm up, and prints two figures: nanoseconds from the first
+ * thread's start to the last one's end, and the mean of what the threads took.  Ends
+ * with its input.  Exit status 1: a driver call failed; 2: usage.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cuda_abi.h"
+
+CUresult cuInit(unsigned int flags);
+CUresult cuDriverGetVersion(int *version);
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device);
+CUresult cuCtxSetCurrent(CUcontext context);
+CUresult cuCtxGetDevice(CUdevice *device);
+CUresult cuStreamCreate(CUstream *stream, unsigned int flags);
+CUresult cuStreamQuery(CUstream stream);
+CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int grid_y,
+			unsigned int grid_z, unsigned int block_x, unsigned int block_y,
+			unsigned int block_z, unsigned int shared, CUstream stream, void **params,
+			void **extra);
+CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes);
+CUresult cuMemFree_v2(CUdeviceptr address);
+CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream);
+CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream);
+CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, cuuint64_t flags,
+			     CUdriverProcAddressQueryResult *status);
+
+typedef struct worker {
+	void (*operation)(struct worker *, long count);
+	pthread_t thread;
+	long live, at;
+	CUdeviceptr *held; /* a ring of `live`, `at` the oldest */
+	CUstream stream;
+	uint64_t start_ns, end_ns;
+} worker_t;
+
+static CUcontext context;
+static size_t bytes;
+static long n_threads, count;
+static pthread_barrier_t begin, finish;
+static bool over;
+
+static struct {
+	CUresult (*driver_version)(int *);
+	CUresult (*ctx_device)(CUdevice *);
+	CUresult (*stream_query)(CUstream);
+	CUresult (*launch)(CUfunction, unsigned int, unsigned int, unsigned int, unsigned int,
+			   unsigned int, unsigned int, unsigned int, CUstream, void **, void **);
+} address;
+
+static void check(CUresult result, const char *what)
+{
+	if (__builtin_expect(result != CUDA_SUCCESS, 0)) {
+		fprintf(stderr, "calls: %s: error %d\n", what, (int)result);
+		exit(1);
+	}
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* ---- operations ---- */
+
+static void op_pair(worker_t *w, long n)
+{
+	CUdeviceptr one;
+
+	(void)w;
+	while (n--) {
+		check(cuMemAlloc_v2(&one, bytes), "cuMemAlloc");
+		check(cuMemFree_v2(one), "cuMemFree");
+	}
+}
+
+static void op_churn(worker_t *w, long n)
+{
+	while (n--) {
+		CUdeviceptr oldest = w->held[w->at];
+
+		check(cuMemAlloc_v2(&w->held[w->at], bytes), "cuMemAlloc");
+		check(cuMemFree_v2(oldest), "cuMemFree");
+		w->at = w->at + 1 == w->live ? 0 : w->at + 1;
+	}
+}
+
+static void op_async_pair(worker_t *w, long n)
+{
+	CUdeviceptr one;
+
+	while (n--) {
+		check(cuMemAllocAsync(&one, bytes, w->stream), "cuMemAllocAsync");
+		check(cuMemFreeAsync(one, w->stream), "cuMemFreeAsync");
+	}
+}
+
+static void op_async_churn(worker_t *w, long n)
+{
+	while (n--) {
+		CUdeviceptr oldest = w->held[w->at];
+
+		check(cuMemAllocAsync(&w->held[w->at], bytes, w->stream), "cuMemAllocAsync");
+		check(cuMemFreeAsync(oldest, w->stream), "cuMemFreeAsync");
+		w->at = w->at + 1 == w->live ? 0 : w->at + 1;
+	}
+}
+
+/* One call in a loop, by link and by address. */
+#define CALLS(name, linked, arguments)                          \
+	static void op_link_##name(worker_t *w, long n)         \
+	{                                                       \
+		int value = 0;                                  \
+		while (n--)                                     \
+			check(linked arguments, #linked);       \
+		(void)w, (void)value;                           \
+	}                                                       \
+	static void op_address_##name(worker_t *w, long n)      \
+	{                                                       \
+		int value = 0;                                  \
+		while (n--)                                     \
+			check(address.name arguments, #linked); \
+		(void)w, (void)value;                           \
+	}
+CALLS(driver_version, cuDriverGetVersion, (&value))
+CALLS(ctx_device, cuCtxGetDevice, (&value))
+CALLS(stream_query, cuStreamQuery, (w->stream))
+CALLS(launch, cuLaunchKernel, (NULL, 1, 1, 1, 32, 1, 1, 0, w->stream, NULL, NULL))
+
+static const struct {
+	const char *name;
+	void (*operation)(worker_t *, long);
+	bool async;
+} operations[] = {
+	{ "pair", op_pair, false },
+	{ "churn", op_churn, false },
+	{ "async-pair", op_async_pair, true },
+	{ "async-churn", op_async_churn, true },
+	{ "link-driver-version", op_link_driver_version, false },
+	{ "link-ctx-device", op_link_ctx_device, false },
+	{ "link-stream-query", op_link_stream_query, false },
+	{ "link-launch", op_link_launch, false },
+	{ "address-driver-version", op_address_driver_version, false },
+	{ "address-ctx-device", op_address_ctx_device, false },
+	{ "address-stream-query", op_address_stream_query, false },
+	{ "address-launch", op_address_launch, false },
+};
+
+static void look_up(const char *name, void *function)
+{
+	check(cuGetProcAddress_v2(name, function, 13000, 0, NULL), name);
+}
+
+/* ---- threads ---- */
+
+static void hold(worker_t *w, bool async)
+{
+	check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+	check(cuStreamCreate(&w->stream, 1 /* non-blocking */), "cuStreamCreate");
+	w->held = calloc((size_t)w->live + 1, sizeof *w->held);
+	if (!w->held)
+		exit(1);
+	for (long i = 0; i < w->live; i++)
+		check(async ? cuMemAllocAsync(&w->held[i], bytes, w->stream) :
+			      cuMemAlloc_v2(&w->held[i], bytes), "holding");
+}
+
+static void *run(void *argument)
+{
+	worker_t *w = argument;
+
+	check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+	for (;;) {
+		pthread_barrier_wait(&begin);
+		if (over)
+			return NULL;
+		w->operation(w, count / 8 + 1);
+		w->start_ns = now_ns();
+		w->operation(w, count);
+		w->end_ns = now_ns();
+		pthread_barrier_wait(&finish);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	char line[16];
+	worker_t *workers;
+	size_t which = 0;
+	long live;
+
+	if (argc != 6) {
+		fprintf(stderr, "usage: %s OPERATION LIVE BYTES THREADS COUNT\n", argv[0]);
+		return 2;
+	}
+	while (which < sizeof operations / sizeof *operations &&
+	       strcmp(operations[which].name, argv[1]) != 0)
+		which++;
+	live = atol(argv[2]);
+	bytes = (size_t)atol(argv[3]);
+	n_threads = atol(argv[4]);
+	count = atol(argv[5]);
+	if (which == sizeof operations / sizeof *operations || live < n_threads || !bytes ||
+	    n_threads < 1 || count < 1) {
+		fprintf(stderr, "%s: no such operation, or fewer live than threads\n", argv[0]);
+		return 2;
+	}
+
+	check(cuInit(0), "cuInit");
+	check(cuDevicePrimaryCtxRetain(&context, 0), "cuDevicePrimaryCtxRetain");
+	look_up("cuDriverGetVersion", &address.driver_version);
+	look_up("cuCtxGetDevice", &address.ctx_device);
+	look_up("cuStreamQuery", &address.stream_query);
+	look_up("cuLaunchKernel", &address.launch);
+
+	workers = calloc((size_t)n_threads, sizeof *workers);
+	if (!workers)
+		return 1;
+	pthread_barrier_init(&begin, NULL, (unsigned int)n_threads + 1);
+	pthread_barrier_init(&finish, NULL, (unsigned int)n_threads + 1);
+	for (long i = 0; i < n_threads; i++) {
+		workers[i].operation = operations[which].operation;
+		workers[i].live = live / n_threads;
+		hold(&workers[i], operations[which].async);
+		if (pthread_create(&workers[i].thread, NULL, run, &workers[i]))
+			return 1;
+	}
+	puts("ready");
+	fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) {
+		uint64_t first = UINT64_MAX, last = 0, sum = 0;
+
+		pthread_barrier_wait(&begin);
+		pthread_barrier_wait(&finish);
+		for (long i = 0; i < n_threads; i++) {
+			const worker_t *w = &workers[i];
+
+			first = w->start_ns < first ? w->start_ns : first;
+			last = w->end_ns > last ? w->end_ns : last;
+			sum += w->end_ns - w->start_ns;
+		}
+		printf("%llu %llu\n", (unsigned long long)(last - first),
+		       (unsigned long long)(sum / (uint64_t)n_threads));
+		fflush(stdout);
+	}
+	over = true;
+	pthread_barrier_wait(&begin);
+	for (long i = 0; i < n_threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	return 0;
+}

@@ -1,0 +1,568 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The scripts for a real card, as far as a machine without one can hold them to account.
+
+What runs on a card for minutes once in a while must not fail there by a typo: the pure parts are
+tested, the kernels are assembled and executed by a small interpreter, and every part that needs no
+kernel runs against the simulated GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, run
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "tests" / "gpu"))
+
+import _facts_cuda as cu
+import _facts_ptx as ptx
+import _facts_rows as rows
+import _facts_semantics as semantics
+import driver_facts
+from _gpu_process import Conversation, Target
+from _gpu_process import run as run_program
+from _gpu_rows import FailError, Report, SkipError
+from _gpu_stacks import STACKS, device_totals
+from gpu_check import unit_for
+
+FACTS = ROOT / "benchmarks" / "driver_facts.py"
+CHECK = ROOT / "tests" / "gpu" / "gpu_check.py"
+PTXAS = shutil.which("ptxas") or next(
+    (str(p) for p in sorted(Path("/usr/local").glob("cuda*/bin/ptxas"))), None
+)
+HAS_DRIVER = (
+    subprocess.run(
+        [sys.executable, "-c", "import ctypes; ctypes.CDLL('libcuda.so.1')"], capture_output=True
+    ).returncode
+    == 0
+)
+
+
+# Without a GPU
+
+
+@pytest.mark.skipif(HAS_DRIVER, reason="this machine has an NVIDIA driver")
+@pytest.mark.parametrize("script", [FACTS, CHECK], ids=["driver_facts", "gpu_check"])
+def test_without_a_driver_says_so_and_exits_0(
+    script: Path, clean_env: dict[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out.json"
+    done = run([sys.executable, script, "--output", output], clean_env)
+    assert done.returncode == 0
+    assert re.fullmatch(r"emuv: no GPU: .*libcuda\.so\.1 cannot be loaded.*\n", done.stderr)
+    assert done.stdout == ""
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("script", [FACTS, CHECK], ids=["driver_facts", "gpu_check"])
+def test_a_driver_that_is_no_library_is_no_gpu(
+    script: Path, clean_env: dict[str, str], tmp_path: Path
+) -> None:
+    fake = tmp_path / "libcuda.so.1"
+    fake.write_text("not a library")
+    done = run([sys.executable, script, "--driver", fake], clean_env)
+    assert done.returncode == 0
+    assert "emuv: no GPU" in done.stderr
+
+
+def test_unknown_section_is_a_usage_error(clean_env: dict[str, str]) -> None:
+    done = run([sys.executable, FACTS, "--only", "costs,nonsense"], clean_env)
+    assert done.returncode == 2
+    assert "'nonsense'" in done.stderr
+    assert "emuv: hint: " in done.stderr
+
+
+# Rows
+
+
+def test_spread_is_median_and_quartiles() -> None:
+    assert rows.spread([5, 1, 4, 2, 3]) == (3, 2, 4, 5)
+    assert rows.spread([1, 2, 3, 4]) == (2.5, 1.75, 3.25, 4)
+    assert rows.spread([7]) == (7, 7, 7, 1)
+    assert rows.spread([]) == (None, None, None, 0)
+
+
+def test_row_has_its_shape_and_says_why_a_figure_is_missing() -> None:
+    row = rows.make_row("s", "n", "ns", [1234567.8, 2.0], {"bytes": 1}, "note")
+    assert row["median"] == 617285.0  # six digits
+    assert row["n"] == 2
+    rows.check_row(dict(row))
+    exact = rows.make_row("s", "n", "bytes", [536870912.0])
+    assert exact["median"] == 536870912  # counts are not rounded
+    broken = dict(row, median="fast")
+    with pytest.raises(ValueError, match="median"):
+        rows.check_row(broken)
+    with pytest.raises(ValueError, match="keys"):
+        rows.check_row({"section": "s"})
+    with pytest.raises(ValueError, match="no reason"):
+        rows.check_row(dict(rows.make_row("s", "n", "ns", [])))
+    rows.check_row(dict(rows.make_row("s", "n", "ns", [float("nan")], note="no time passed")))
+
+
+def test_report_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    rows.write_json(path, {"rows": [1]})
+    rows.write_json(path, {"rows": [1, 2]})
+    assert json.loads(path.read_text()) == {"rows": [1, 2]}
+    with pytest.raises(TypeError):
+        rows.write_json(path, {"rows": [object()]})
+    assert json.loads(path.read_text()) == {"rows": [1, 2]}, "a failed write lost the old report"
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_file_word() -> None:
+    assert rows.file_word("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+    assert rows.file_word("../a/b c") == "..-a-b-c"
+    assert rows.file_word("//") == "unknown"
+
+
+def test_managed_memory_never_exceeds_a_quarter_of_the_free() -> None:
+    limit = rows.ManagedLimit(1001)
+    assert limit.limit_bytes == 250
+    generator = random.Random(2)
+    live: list[int] = []
+    for _ in range(2000):
+        if live and generator.random() < 0.4:
+            limit.give(live.pop(generator.randrange(len(live))))
+        else:
+            size = generator.randrange(0, 120)
+            fits = sum(live) + size <= 250
+            try:
+                limit.take(size)
+                assert fits
+                live.append(size)
+            except rows.OverLimit:
+                assert not fits
+        assert limit.live_bytes == sum(live) <= 250
+    assert 200 < limit.peak_bytes <= 250
+    with pytest.raises(rows.OverLimit):
+        limit.take(-1)
+
+
+def test_fit_halves_until_all_parts_are_within_the_limit() -> None:
+    limit = rows.ManagedLimit(4 * 300 * rows.MIB)
+    assert limit.fit(256 * rows.MIB) == 256 * rows.MIB
+    assert limit.fit(256 * rows.MIB, parts=2) == 128 * rows.MIB
+    limit.take(295 * rows.MIB)
+    assert limit.fit(256 * rows.MIB) == 4 * rows.MIB
+    limit.take(4 * rows.MIB)
+    with pytest.raises(rows.OverLimit):
+        limit.fit(256 * rows.MIB)
+
+
+def test_sections_fit_their_time_and_name_no_other() -> None:
+    assert all(3 < seconds <= 90 for _, seconds in driver_facts.SECTIONS.values())
+    assert sum(seconds for _, seconds in list(driver_facts.SECTIONS.values())[:-1]) <= 285
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Whether a process is gone (or a zombie of another parent) within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_section_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    source = (
+        "import subprocess, sys, time\n"
+        "print('first', flush=True)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(mark)!r}, 'w').write(str(child.pid))\n"
+        "print('second', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, start_new_session=True
+    )
+    lines: list[bytes] = []
+    began = time.monotonic()
+    assert driver_facts.read_lines(process, 4, lines.append) == "killed after 4 s"
+    assert time.monotonic() - began < 10
+    assert lines == [b"first", b"second"]
+    assert process.returncode == -signal.SIGKILL
+    assert ends(int(mark.read_text()), 10)
+
+
+def test_a_section_that_dies_is_said_to() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print(1); raise SystemExit(7)"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert driver_facts.read_lines(process, 20, lambda line: None) == "ended with 7"
+
+
+# The driver's signatures
+
+
+def test_signatures_agree_with_the_list_of_driver_symbols() -> None:
+    exports = {symbol.export for symbol in semantics.driver_symbols()}
+    assert len(exports) > 500
+    assert set(cu.SIGNATURES) <= exports
+    source = "".join(p.read_text() for p in (ROOT / "benchmarks").glob("*facts*.py"))
+    called = set(re.findall(r'(?:call|code|function)\(\s*"(cu\w+)"', source))
+    assert len(called) > 40
+    assert called <= set(cu.SIGNATURES)
+
+
+def test_every_argument_has_a_fixed_type_and_handles_are_pointers() -> None:
+    for name, argtypes in cu.SIGNATURES.items():
+        assert all(isinstance(t, type) for t in argtypes), name
+    assert ctypes.sizeof(cu.AllocationProp) == 32
+    assert ctypes.sizeof(cu.MemLocation) == 8
+    assert ctypes.sizeof(cu.AccessDesc) == 12
+    assert ctypes.sizeof(cu.ArrayDescriptor) == 24
+    assert ctypes.sizeof(cu.Array3DDescriptor) == 40
+    assert ctypes.sizeof(cu.ArrayRequirements) == 32
+
+
+@pytest.mark.parametrize("name", sorted(cu.SIGNATURES))
+def test_signature_has_as_many_arguments_as_cuda_h(name: str) -> None:
+    header = _cuda_h()
+    text = header.read_text(errors="replace")
+    declared = re.findall(rf"CUDAAPI\s+{name}\s*\(([^)]*)\)\s*;", text)
+    base = re.sub(r"_v\d+$", "", name)
+    declared += re.findall(rf"CUDAAPI\s+{base}\s*\(([^)]*)\)\s*;", text)
+    assert declared, f"{name} is not in {header}"
+    counts = {0 if d.strip() in ("", "void") else d.count(",") + 1 for d in declared}
+    assert len(cu.SIGNATURES[name]) in counts
+
+
+def _cuda_h() -> Path:
+    """A real cuda.h to compare with: of a CUDA toolkit or of NVIDIA's wheels."""
+    places = [*Path("/usr/local").glob("cuda*/include/cuda.h")]
+    for entry in sys.path:
+        places += Path(entry).glob("nvidia/cu*/include/cuda.h")
+        places += Path(entry).glob("nvidia/cuda_runtime/include/cuda.h")
+    if not places:
+        pytest.skip("no cuda.h on this machine: nothing to compare the signatures with")
+    return sorted(places)[0]
+
+
+# The kernels
+
+
+@pytest.mark.skipif(PTXAS is None, reason="no ptxas on this machine: only the interpreter checks")
+@pytest.mark.parametrize(("version", "target"), ptx.HEADS)
+def test_kernels_assemble(version: str, target: str, tmp_path: Path) -> None:
+    source = tmp_path / "kernels.ptx"
+    source.write_text(ptx.module_text(version, target))
+    for arch in ("sm_80", "sm_90"):
+        if int(arch[3:]) < int(target[3:]):
+            continue
+        done = run(
+            [str(PTXAS), f"-arch={arch}", "-v", "-o", tmp_path / "kernels.cubin", source],
+            os.environ,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("0 bytes spill stores") == len(ptx.KERNELS)
+
+
+_WORD = re.compile(r"[%\w.]+")
+M64 = 2**64 - 1
+
+
+class Machine:
+    """Runs one of the kernels thread by thread: the few instructions they use, and no others."""
+
+    def __init__(self, name: str, params: tuple[int, int, int, int], grid: tuple[int, int]) -> None:
+        body = ptx.KERNELS[name].split("{", 1)[1].rsplit("}", 1)[0]
+        self.code: list[str] = []
+        self.labels: dict[str, int] = {}
+        for line in body.splitlines():
+            text = line.strip()
+            if not text or text.startswith(".reg"):
+                continue
+            if text.endswith(":"):
+                self.labels[text[:-1]] = len(self.code)
+            else:
+                self.code.append(text.rstrip(";"))
+        fields = ("base", "count", "step", "out")
+        self.params = {f"{name}_{f}": v for f, v in zip(fields, params, strict=True)}
+        self.blocks, self.threads = grid
+        self.memory: dict[int, int] = {}
+        self.touched: list[int] = []
+
+    def run(self) -> None:
+        for block in range(self.blocks):
+            for thread in range(self.threads):
+                self._thread(block, thread)
+
+    def _thread(self, block: int, thread: int) -> None:
+        registers: dict[str, int] = {
+            "%ctaid.x": block,
+            "%ntid.x": self.threads,
+            "%tid.x": thread,
+            "%nctaid.x": self.blocks,
+        }
+        at = clock = 0
+        for _ in range(100_000):
+            text = self.code[at]
+            at += 1
+            clock += 10
+            registers["%clock64"] = clock
+            guard = re.match(r"@(%p\d+) (.*)", text)
+            if guard:
+                if not registers[guard.group(1)]:
+                    continue
+                text = guard.group(2)
+            operation, _, rest = text.partition(" ")
+            words = _WORD.findall(rest)
+            if operation == "ret":
+                return
+            if operation == "bra":
+                at = self.labels[words[0]]
+            else:
+                self._step(operation, words, registers)
+        raise AssertionError("the kernel does not end")
+
+    def _value(self, word: str, registers: dict[str, int]) -> int:
+        return registers[word] if word.startswith("%") else int(word, 0)
+
+    def _address(self, word: str, registers: dict[str, int], step: int = 0) -> int:
+        address = registers[word] + step
+        assert address % 8 == 0
+        self.touched.append(address)
+        return address
+
+    def _step(self, operation: str, words: list[str], r: dict[str, int]) -> None:
+        if operation == "ld.param.u64":
+            r[words[0]] = self.params[words[1]]
+        elif operation == "ld.global.u64":
+            r[words[0]] = self.memory.get(self._address(words[1], r), 0)
+        elif operation == "ld.global.v2.u64":
+            assert r[words[2]] % 16 == 0
+            r[words[0]] = self.memory.get(self._address(words[2], r), 0)
+            r[words[1]] = self.memory.get(self._address(words[2], r, 8), 0)
+        elif operation == "st.global.u64":
+            self.memory[self._address(words[0], r)] = r[words[1]]
+        elif operation == "st.global.v2.u64":
+            assert r[words[0]] % 16 == 0
+            self.memory[self._address(words[0], r)] = r[words[1]]
+            self.memory[self._address(words[0], r, 8)] = r[words[2]]
+        elif operation == "red.global.add.u64":
+            address = self._address(words[0], r)
+            self.memory[address] = (self.memory.get(address, 0) + int(words[1])) & M64
+        else:
+            values = [self._value(word, r) for word in words[1:]]
+            r[words[0]] = _ARITHMETIC[operation](*values) & M64
+
+
+_ARITHMETIC: dict[str, Callable[..., int]] = {
+    "mov.u32": lambda a: a,
+    "mov.u64": lambda a: a,
+    "cvt.u64.u32": lambda a: a,
+    "mad.wide.u32": lambda a, b, c: a * b + c,
+    "mul.wide.u32": lambda a, b: a * b,
+    "mad.lo.u64": lambda a, b, c: a * b + c,
+    "mul.lo.u64": lambda a, b: a * b,
+    "add.u64": lambda a, b: a + b,
+    "sub.u64": lambda a, b: a - b,
+    "shl.b64": lambda a, b: a << b,
+    "shr.u64": lambda a, b: a >> b,
+    "xor.b64": lambda a, b: a ^ b,
+    "and.b64": lambda a, b: a & b,
+    "setp.ge.u64": lambda a, b: int(a >= b),
+    "setp.lt.u64": lambda a, b: int(a < b),
+}
+BASE, OUT = 1 << 20, 1 << 30
+
+
+def machine(name: str, count: int, step: int, blocks: int = 2, threads: int = 4) -> Machine:
+    return Machine(name, (BASE, count, step, OUT), (blocks, threads))
+
+
+def total(m: Machine) -> int:
+    """What the threads stored as their sums."""
+    return sum(m.memory[OUT + 8 * t] for t in range(m.blocks * m.threads)) & M64
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 31, 32, 33, 100])
+def test_sequential_read_touches_every_pair_once(count: int) -> None:
+    m = machine("read_sequential", count, 0)
+    m.memory = {BASE + 8 * i: i * i for i in range(2 * count + 64)}
+    m.run()
+    assert total(m) == sum(i * i for i in range(2 * count))
+    reads = sorted(a for a in m.touched if a < OUT)
+    assert reads == [BASE + 8 * i for i in range(2 * count)]
+
+
+def test_strided_read_touches_every_step_once() -> None:
+    m = machine("read_strided", 21, 128)
+    m.memory = {BASE + 128 * i: i + 1 for i in range(30)}
+    m.run()
+    assert total(m) == sum(range(1, 22))
+    assert sorted(a for a in m.touched if a < OUT) == [BASE + 128 * i for i in range(21)]
+
+
+def test_random_read_stays_inside_and_spreads() -> None:
+    words = 1024
+    m = machine("read_random", 512, words - 1)
+    m.run()
+    places = {(a - BASE) // 8 for a in m.touched if a < OUT}
+    assert min(places) >= 0
+    assert max(places) < words
+    assert len(places) > 350  # 512 draws of 1024: about 403 different ones
+    neighbours = sum(p + 1 in places for p in places)
+    assert neighbours < len(places) * 0.6
+
+
+@pytest.mark.parametrize("count", [0, 5, 40])
+def test_writes_and_atomics(count: int) -> None:
+    m = machine("write_sequential", count, 7)
+    m.run()
+    expected = {BASE + 16 * i: i for i in range(count)}
+    expected |= {BASE + 16 * i + 8: 7 for i in range(count)}
+    assert {a: v for a, v in m.memory.items() if a < OUT} == expected
+
+    m = machine("write_strided", count, 4096)
+    m.run()
+    assert {a: v for a, v in m.memory.items() if a < OUT} == {
+        BASE + 4096 * i: i for i in range(count)
+    }
+
+    m = machine("atomic_strided", count, 4096)
+    m.memory = {BASE + 4096 * i: 5 for i in range(count)}
+    m.run()
+    assert {a: v for a, v in m.memory.items() if a < OUT} == {
+        BASE + 4096 * i: 6 for i in range(count)
+    }
+
+
+def test_spin_ends_by_the_clock_and_by_its_turns() -> None:
+    m = machine("spin", 1000, 1_000_000, blocks=1, threads=1)
+    m.run()
+    assert 10 <= m.memory[OUT] <= 100  # turns of some instructions of 10 cycles
+    m = machine("spin", 1 << 40, 50, blocks=1, threads=1)
+    m.run()
+    assert m.memory[OUT] == 50
+
+
+# gpu_check's own parts
+
+
+def test_report_counts_and_writes_each_row(tmp_path: Path) -> None:
+    report = Report({"device": "card"}, tmp_path / "r.json", 100)
+    with report.check("good") as data:
+        data.update(detail="fine", figure=3)
+    with report.check("bad"):
+        raise FailError("not so")
+    with report.check("absent"):
+        raise SkipError("not installed")
+    with report.check("broken"):
+        raise KeyError("x")
+    late = Report({}, tmp_path / "late.json", 1)
+    with late.check("late"):
+        late.need(5)
+    assert late.rows[0]["ok"] is None
+    assert late.rows[0]["detail"] == "out of time"
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert [row["ok"] for row in written["rows"]] == [True, False, None, False]
+    assert written["rows"][0]["data"] == {"figure": 3}
+    assert written["rows"][3]["detail"] == "KeyError: 'x'"
+    assert (written["failed"], written["device"]) == (2, "card")
+    assert "1 ok, 2 failed, 1 skipped" in report.table()
+
+
+def test_a_program_that_hangs_is_killed_and_said_to_be() -> None:
+    done = run_program([sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ), 1)
+    assert done.late
+    with pytest.raises(FailError, match="killed after"):
+        done.answer()
+
+
+def test_a_conversation_with_a_dead_program_fails_in_words() -> None:
+    source = "import sys; print('{\"ready\": true}', flush=True); sys.exit('boom')"
+    with Conversation([sys.executable, "-c", source], dict(os.environ), 20) as program:
+        assert program.read() == {"ready": True}
+        with pytest.raises(FailError, match="boom"):
+            program.read()
+
+
+def test_programs_get_none_of_the_callers_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMUV_VRAM", "1")
+    monkeypatch.setenv("LD_PRELOAD", "/x.so")
+    plain = Target("/d/libcuda.so.1").environment({"A": "b"})
+    assert "EMUV_VRAM" not in plain
+    assert "LD_PRELOAD" not in plain
+    assert "EMUV_DRIVER" not in plain
+    assert plain["LD_LIBRARY_PATH"].split(":")[0] == "/d"
+    assert plain["PYTHONPATH"].split(":")[0] == str(ROOT)
+    assert plain["A"] == "b"
+    assert Target("/d/libcuda.so.1").environment(shim=True)["EMUV_DRIVER"] == "/d/libcuda.so.1"
+
+
+def test_unit_shrinks_to_the_card() -> None:
+    gib = 2**30
+    assert unit_for(79 * gib, gib) == gib
+    assert unit_for(7 * gib, gib) == gib // 2
+    assert unit_for(3 * gib, gib) == gib // 4
+
+
+def test_statistics_of_a_run_are_added_up() -> None:
+    def device(number: int, seen: bool, spilled: int, peak: int | None) -> dict[str, Any]:
+        counters = dict.fromkeys(
+            (
+                "spills",
+                "denials",
+                "denied_bytes",
+                "uncounted_calls",
+                "prefetch_device_bytes",
+                "advised_bytes",
+                "peak_physical_bytes",
+                "peak_used_bytes",
+            ),
+            1,
+        )
+        return {
+            **counters,
+            "device": number,
+            "seen": seen,
+            "spilled_bytes": spilled,
+            "overhead_bytes": peak,
+        }
+
+    document = {
+        "processes": [
+            {"devices": [device(0, True, 5, None), device(1, True, 100, 9)]},
+            {"devices": [device(0, True, 7, 3)]},
+            {"devices": [device(0, False, 900, 900)]},
+        ]
+    }
+    totals = device_totals(document)
+    assert totals["spilled_bytes"] == 12
+    assert totals["overhead_bytes"] == 3
+    assert totals["peak_used_bytes"] == 1
+    with pytest.raises(FailError, match="not hooked"):
+        device_totals({"processes": [{"devices": [device(0, False, 1, 1)]}]})
+
+
+def test_every_stack_has_its_worker() -> None:
+    workers = ROOT / "tests" / "gpu" / "workers"
+    for stack in STACKS:
+        source = (workers / stack.worker).read_text()
+        compile(source, stack.worker, "exec")
+        assert "_worker.main(" in source
