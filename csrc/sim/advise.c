@@ -273,6 +273,42 @@ PREFETCH_BATCH(cuMemDiscardAndPrefetchBatchAsync_ptsz, true, true)
 DISCARD_BATCH(cuMemDiscardBatchAsync, false)
 DISCARD_BATCH(cuMemDiscardBatchAsync_ptsz, true)
 
+/* ---- attaching: every device here accesses managed memory concurrently, so it binds nothing ---- */
+
+static CUresult attach(CUstream stream, CUdeviceptr address, size_t bytes, unsigned int flags,
+		       bool per_thread)
+{
+	SIM_NEED_CONTEXT(context);
+	(void)context;
+	if (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST &&
+	    flags != CU_MEM_ATTACH_SINGLE)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (flags == CU_MEM_ATTACH_SINGLE &&
+	    (stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD || !stream))
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	sim_range_t *range = sim_range_find((uintptr_t)address);
+	bool whole = range && range->kind == SIM_RANGE_MANAGED && range->start == address &&
+		     (!bytes || bytes == range->bytes);
+	sim_lock_drop();
+	return whole ? sim_submit(stream, per_thread)
+		     : not_managed("cuStreamAttachMemAsync", address, bytes);
+}
+
+SIM_API(cuStreamAttachMemAsync, CUstream stream, CUdeviceptr address, size_t bytes,
+	unsigned int flags)
+{
+	SIM_ENTER(cuStreamAttachMemAsync);
+	return attach(stream, address, bytes, flags, false);
+}
+
+SIM_API(cuStreamAttachMemAsync_ptsz, CUstream stream, CUdeviceptr address, size_t bytes,
+	unsigned int flags)
+{
+	SIM_ENTER(cuStreamAttachMemAsync_ptsz);
+	return attach(stream, address, bytes, flags, true);
+}
+
 /* ---- attributes of a range ---- */
 
 static CUdevice device_of(CUmemLocation location)
