@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,28 @@ static hooked_t *hooked_export(const char *export)
 	return NULL;
 }
 
+/*
+ * Rows of api[] whose name has a hooked variant: all that the look-up by name needs
+ * to go through, and libcudart alone does some 480 of them at start.
+ */
+static const api_t *hooked_rows[4 * N_HOOKED];
+static size_t n_hooked_rows;
+
+static void collect_hooked_rows(void)
+{
+	const size_t n_api = sizeof api / sizeof *api;
+
+	for (size_t i = 0; i < n_api; i++) {
+		bool wanted = false;
+
+		/* Rows of one name do not lie side by side; a name's exports start with it. */
+		for (size_t j = 0; j < N_HOOKED && !wanted; j++)
+			wanted = strncmp(hooked[j].export, api[i].name, strlen(api[i].name)) == 0;
+		if (wanted && n_hooked_rows < sizeof hooked_rows / sizeof *hooked_rows)
+			hooked_rows[n_hooked_rows++] = &api[i];
+	}
+}
+
 /* ---- pointer -> hook ---- */
 
 #define MAP_SLOTS 256 /* a power of two, several times N_HOOKED */
@@ -118,6 +141,7 @@ static void fill_real(void)
 	if (symbol)                                  \
 		*(void **)&g_real.export = symbol;
 #include "hooks.def"
+	collect_hooked_rows();
 	for (size_t i = 0; i < N_HOOKED; i++)
 		if (hooked[i].real)
 			map[map_slot(hooked[i].real)] = &hooked[i];
@@ -180,8 +204,8 @@ static const char *export_of(const char *name, int version, unsigned long long f
 	int want = flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM ? 1 : 0;
 	const api_t *best = NULL;
 
-	for (size_t i = 0; i < sizeof api / sizeof *api; i++) {
-		const api_t *row = &api[i];
+	for (size_t i = 0; i < n_hooked_rows; i++) {
+		const api_t *row = hooked_rows[i];
 
 		if (row->version > version || row->flag > want || strcmp(row->name, name) != 0)
 			continue;
