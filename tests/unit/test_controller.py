@@ -380,6 +380,9 @@ def test_hostile_files_are_skipped_with_a_warning(runtime_dir: Path) -> None:
         assert time.monotonic() - begun < 5
         assert len(controller.warnings) == planted
         assert all(str(runtime_dir) in warning.path for warning in controller.warnings)
+        said = [warning.message for warning in controller.warnings]
+        assert sum("is a link" in message for message in said) == 2
+        assert sum("no regular file" in message for message in said) == 2  # FIFO, directory
         schema("ps").validate(controller.scan().to_json())
         assert controller.clean() == ()
         assert len(list(runtime_dir.iterdir())) == planted + 1
