@@ -54,6 +54,7 @@ def test_c_module(source: Path, sanitizer: str, tmp_path: Path) -> None:
         os.environ.get("CC", "gcc"),
         *("-std=gnu17", "-g", "-O1", "-pthread", "-fno-omit-frame-pointer", *WARNINGS, "-Werror"),
         # As libemuv.so is built: what is tested is what is shipped.
+        '-DEMUV_VERSION="test"',
         *("-fno-strict-aliasing", "-ftls-model=initial-exec"),
         *SANITIZERS[sanitizer].split(),
         *includes,
