@@ -147,6 +147,7 @@ void emuv_account_commit(CUdevice device, const emuv_grant_t *grant, emuv_entry_
 	pthread_mutex_lock(&lock);
 	enter(entry);
 	devices[device].counters.live_allocations++;
+	emuv_budget_held(&devices[device]);
 	if (spilled)
 		emuv_budget_spilled(&devices[device], grant, card_full);
 	first = spilled && !said_spill;

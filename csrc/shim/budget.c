@@ -11,7 +11,7 @@ static uint64_t used(const emuv_budget_device_t *d)
 	return d->counters.device_bytes + d->counters.managed_bytes + d->counters.overhead_bytes;
 }
 
-static void note_peaks(emuv_budget_device_t *d)
+void emuv_budget_held(emuv_budget_device_t *d)
 {
 	if (physical(d) > d->counters.peak_physical_bytes)
 		d->counters.peak_physical_bytes = physical(d);
@@ -63,10 +63,12 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 	bool fits_device = bytes <= room && (d->vram == EMUV_UNLIMITED ||
 					     bytes <= emuv_budget_free(d));
 
+	/* With no limit nothing else keeps the sums from wrapping. */
+	if (bytes > EMUV_UNLIMITED - used(d))
+		return false;
 	if (fits_device && !(how & EMUV_MUST_SPILL)) {
 		*grant = (emuv_grant_t){ EMUV_PLACED_DEVICE, bytes, 0 };
 		c->device_bytes += bytes;
-		note_peaks(d);
 		return true;
 	}
 	if ((how & (EMUV_MAY_SPILL | EMUV_MUST_SPILL)) && d->policy == EMUV_POLICY_SPILL &&
@@ -78,7 +80,6 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 		*grant = (emuv_grant_t){ EMUV_PLACED_MANAGED, bytes, head };
 		c->managed_bytes += bytes;
 		c->resident_bytes += head;
-		note_peaks(d);
 		return true;
 	}
 	return false;
@@ -112,6 +113,6 @@ bool emuv_budget_overhead(emuv_budget_device_t *d, uint64_t bytes)
 	if (bytes > emuv_budget_room(d))
 		return false;
 	d->counters.overhead_bytes += bytes;
-	note_peaks(d);
+	emuv_budget_held(d);
 	return true;
 }

@@ -44,6 +44,11 @@ typedef struct {
  */
 bool emuv_budget_reserve(emuv_budget_device_t *device, uint64_t bytes, unsigned int how,
 			 emuv_grant_t *grant);
+/*
+ * What is reserved is held now: moves the peaks.  Not at the reservation, which the
+ * driver may yet refuse: a peak is what really was.
+ */
+void emuv_budget_held(emuv_budget_device_t *device);
 /* A request was refused for good: counts it. */
 void emuv_budget_denied(emuv_budget_device_t *device, uint64_t bytes);
 /* Undoes a reservation, or releases what an entry was charged. */
