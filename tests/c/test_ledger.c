@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// link: csrc/shim/ledger.c
+/*
+ * The ledger against a plain array that says the same: random operations, keys
+ * that all want the same slots, deletion across the end of the table, take_all.
+ */
+#include <string.h>
+
+#include "check.h"
+#include "ledger.h"
+
+#define FIRST_CAPACITY 256 /* as ledger.c begins */
+#define N_KEYS 3000
+
+typedef struct {
+	bool there;
+	uint64_t bytes;
+} model_t;
+
+/* Where ledger.c wants a key to be: only to make keys that get in each other's way. */
+static size_t wanted_slot(uint8_t kind, uint64_t key, size_t capacity)
+{
+	uint64_t h = (key ^ ((uint64_t)kind << 56)) * UINT64_C(0x9e3779b97f4a7c15);
+
+	return (size_t)(h ^ (h >> 32)) & (capacity - 1);
+}
+
+static emuv_entry_t entry_of(enum emuv_kind kind, uint64_t key, uint64_t bytes)
+{
+	return (emuv_entry_t){ .kind = (uint8_t)kind, .key = key, .bytes = bytes };
+}
+
+static void put(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key, uint64_t bytes)
+{
+	emuv_entry_t entry = entry_of(kind, key, bytes);
+
+	CHECK_EQ(emuv_ledger_promise(ledger), 0);
+	CHECK(!emuv_ledger_insert(ledger, &entry, NULL));
+}
+
+static void agrees(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key, const model_t *model)
+{
+	const emuv_entry_t *found = emuv_ledger_find(ledger, kind, key);
+
+	CHECK_EQ(found != NULL, model->there);
+	if (found) {
+		CHECK_EQ(found->key, key);
+		CHECK_EQ(found->kind, kind);
+		CHECK_EQ(found->bytes, model->bytes);
+	}
+}
+
+/* Addresses as allocators give them out: `stride` apart, in two kinds at once. */
+static void random_operations(uint64_t stride)
+{
+	static const enum emuv_kind kinds[2] = { EMUV_KIND_MEMORY, EMUV_KIND_ARRAY };
+	static model_t model[2][N_KEYS];
+	emuv_ledger_t ledger = { 0 };
+	uint64_t random = stride | 1;
+	size_t live = 0;
+
+	memset(model, 0, sizeof model);
+	for (int step = 0; step < 120000; step++) {
+		size_t k = random_below(&random, 2), i = random_below(&random, N_KEYS);
+		uint64_t key = UINT64_C(0x7f0000000000) + i * stride;
+		model_t *known = &model[k][i];
+		emuv_entry_t entry = entry_of(kinds[k], key, (uint64_t)step), old;
+
+		switch (random_below(&random, 4)) {
+		case 0:
+		case 1: /* known keys are replaced, and the old entry comes back */
+			CHECK_EQ(emuv_ledger_promise(&ledger), 0);
+			CHECK_EQ(emuv_ledger_insert(&ledger, &entry, &old), known->there);
+			if (known->there)
+				CHECK_EQ(old.bytes, known->bytes);
+			else
+				live++;
+			*known = (model_t){ true, (uint64_t)step };
+			break;
+		case 2:
+			CHECK_EQ(emuv_ledger_take(&ledger, kinds[k], key, &old), known->there);
+			if (known->there) {
+				CHECK_EQ(old.bytes, known->bytes);
+				live--;
+			}
+			known->there = false;
+			break;
+		default:
+			agrees(&ledger, kinds[k], key, known);
+		}
+		CHECK_EQ(ledger.count, live);
+		CHECK_EQ(ledger.promised, 0);
+	}
+	for (size_t k = 0; k < 2; k++)
+		for (size_t i = 0; i < N_KEYS; i++)
+			agrees(&ledger, kinds[k], UINT64_C(0x7f0000000000) + i * stride, &model[k][i]);
+	emuv_ledger_free(&ledger);
+	CHECK_EQ(ledger.capacity, 0);
+}
+
+/* The n-th key of a kind that wants one of `slots` slots from `first` on, going round. */
+static uint64_t next_key_for(uint64_t after, size_t first, size_t slots)
+{
+	for (uint64_t key = after + 1;; key++) {
+		size_t wants = wanted_slot(EMUV_KIND_MEMORY, key, FIRST_CAPACITY);
+
+		if (((wants - first) & (FIRST_CAPACITY - 1)) < slots)
+			return key;
+	}
+}
+
+/*
+ * One cluster that starts at the table's last slots and goes on at its first; every
+ * key of it deleted once, in random order, and put back: no neighbour is lost.
+ */
+static void wrap_around(void)
+{
+	enum { N = 40 };
+	emuv_ledger_t ledger = { 0 };
+	uint64_t keys[N], random = 7, key = 0;
+	emuv_entry_t taken;
+
+	for (int i = 0; i < N; i++)
+		keys[i] = key = next_key_for(key, FIRST_CAPACITY - 3, 5);
+	for (int i = 0; i < N; i++)
+		put(&ledger, EMUV_KIND_MEMORY, keys[i], keys[i]);
+	CHECK_EQ(ledger.capacity, FIRST_CAPACITY);
+	CHECK(ledger.slots[FIRST_CAPACITY - 1].kind != 0); /* it does go round */
+	CHECK(ledger.slots[0].kind != 0);
+	CHECK(ledger.slots[20].kind != 0);
+	for (int round = 0; round < 2000; round++) {
+		size_t n_out = 1 + random_below(&random, 5), out[5];
+
+		for (size_t j = 0; j < n_out; j++) {
+			out[j] = random_below(&random, N);
+			if (emuv_ledger_take(&ledger, EMUV_KIND_MEMORY, keys[out[j]], &taken))
+				CHECK_EQ(taken.bytes, keys[out[j]]);
+		}
+		for (size_t i = 0; i < N; i++) {
+			bool away = false;
+
+			for (size_t j = 0; j < n_out; j++)
+				away |= out[j] == i;
+			CHECK_EQ(emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, keys[i]) != NULL, !away);
+		}
+		for (size_t j = 0; j < n_out; j++)
+			if (!emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, keys[out[j]]))
+				put(&ledger, EMUV_KIND_MEMORY, keys[out[j]], keys[out[j]]);
+		CHECK_EQ(ledger.count, N);
+	}
+	emuv_ledger_free(&ledger);
+}
+
+static bool is_owned(const emuv_entry_t *entry, const void *context)
+{
+	return entry->context == *(const uint64_t *)context;
+}
+
+static void count_key(const emuv_entry_t *entry, void *seen)
+{
+	((unsigned char *)seen)[entry->link]++;
+}
+
+/* take_all hands out each of its entries once, and no other, wherever they lie. */
+static void take_all(bool crowded)
+{
+	enum { N = 160 };
+	static const uint64_t mine = 1, nobody = 9;
+	uint64_t random = 11;
+
+	for (int round = 0; round < 300; round++) {
+		emuv_ledger_t ledger = { 0 };
+		unsigned char seen[N] = { 0 };
+		uint64_t keys[N], owner[N], key = random_below(&random, 1 << 20);
+
+		for (uint64_t i = 0; i < N; i++) {
+			emuv_entry_t entry;
+
+			key = crowded && i < 60 ? next_key_for(key, FIRST_CAPACITY - 4, 8) :
+						  key + 1 + random_below(&random, 4096);
+			owner[i] = 1 + random_below(&random, 2);
+			keys[i] = key;
+			entry = entry_of(EMUV_KIND_MEMORY, key, 1);
+			entry.context = owner[i];
+			entry.link = i;
+			CHECK_EQ(emuv_ledger_promise(&ledger), 0);
+			CHECK(!emuv_ledger_insert(&ledger, &entry, NULL));
+		}
+		emuv_ledger_take_all(&ledger, is_owned, count_key, &nobody, seen);
+		CHECK_EQ(ledger.count, N);
+		emuv_ledger_take_all(&ledger, is_owned, count_key, &mine, seen);
+		for (size_t i = 0; i < N; i++) {
+			CHECK_EQ(seen[i], owner[i] == mine);
+			CHECK_EQ(emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, keys[i]) != NULL,
+				 owner[i] != mine);
+		}
+		emuv_ledger_free(&ledger);
+	}
+}
+
+/* What was promised is there: no insert moves the table or fails. */
+static void promises(void)
+{
+	emuv_ledger_t ledger = { 0 };
+	const emuv_entry_t *before;
+
+	for (int i = 0; i < 5000; i++)
+		CHECK_EQ(emuv_ledger_promise(&ledger), 0);
+	before = ledger.slots;
+	for (uint64_t i = 1; i <= 4000; i++) {
+		emuv_entry_t entry = entry_of(EMUV_KIND_MEMORY, i << 21, i);
+
+		CHECK(!emuv_ledger_insert(&ledger, &entry, NULL));
+	}
+	CHECK(ledger.slots == before);
+	CHECK_EQ(ledger.promised, 1000);
+	for (int i = 0; i < 1000; i++)
+		emuv_ledger_unpromise(&ledger);
+	CHECK_EQ(ledger.promised, 0);
+	CHECK_EQ(ledger.count, 4000);
+	/* Probes stay short: never more than two thirds full. */
+	CHECK(ledger.count * 3 <= ledger.capacity * 2);
+	emuv_ledger_free(&ledger);
+}
+
+static void kinds_do_not_collide(void)
+{
+	emuv_ledger_t ledger = { 0 };
+	emuv_entry_t taken;
+
+	CHECK(!emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, 42)); /* an empty table too */
+	CHECK(!emuv_ledger_take(&ledger, EMUV_KIND_MEMORY, 42, &taken));
+	for (int kind = EMUV_KIND_MEMORY; kind <= EMUV_KIND_POOL; kind++)
+		put(&ledger, (enum emuv_kind)kind, 42, (uint64_t)kind);
+	CHECK(emuv_ledger_take(&ledger, EMUV_KIND_VMM_HANDLE, 42, &taken));
+	CHECK_EQ(taken.bytes, EMUV_KIND_VMM_HANDLE);
+	for (int kind = EMUV_KIND_MEMORY; kind <= EMUV_KIND_POOL; kind++)
+		CHECK_EQ(emuv_ledger_find(&ledger, (enum emuv_kind)kind, 42) != NULL,
+			 kind != EMUV_KIND_VMM_HANDLE);
+	emuv_ledger_free(&ledger);
+}
+
+int main(void)
+{
+	static const uint64_t strides[] = { 1, 16, 512, 4096, MIB(2), UINT64_C(1) << 32 };
+
+	alarm(50);
+	for (size_t i = 0; i < sizeof strides / sizeof *strides; i++)
+		random_operations(strides[i]);
+	wrap_around();
+	take_all(false);
+	take_all(true);
+	promises();
+	kinds_do_not_collide();
+	return 0;
+}
