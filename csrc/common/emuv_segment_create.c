@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -168,8 +169,12 @@ static int give_name(int directory, int fd, const char *temporary, const char *n
 /* Makes room for the whole file and fills it; the pages exist afterwards. */
 static int fill_file(int fd, const emuv_segment_t *initial)
 {
+	struct rlimit limit;
 	int rc;
 
+	/* Beyond the limit the kernel would send SIGXFSZ, which ends programs. */
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < sizeof(*initial))
+		return -EFBIG;
 	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)sizeof(*initial)) < 0)
 		return -errno;
 	do {

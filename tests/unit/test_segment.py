@@ -210,6 +210,19 @@ def test_a_full_file_system_is_an_error_and_leaves_nothing(
     assert list(runtime_dir.iterdir()) == []
 
 
+def test_a_limit_on_file_sizes_does_not_end_the_program(runtime_dir: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -f 1; exec "$0" "$@"', build(WRITER), runtime_dir, "1", "r", "0"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"error -{errno.EFBIG} segment '{runtime_dir}")
+    assert list(runtime_dir.iterdir()) == []
+
+
 def test_file_systems_without_nameless_files_serve_too(runtime_dir: Path, tmp_path: Path) -> None:
     code = (
         "#define _GNU_SOURCE\n#include <errno.h>\n#include <fcntl.h>\n"
