@@ -7,6 +7,7 @@
 #include <limits.h>
 
 #include "contexts.h"
+#include "deferred.h"
 #include "hooks.h"
 
 static unsigned int clamp(uint64_t bytes)
@@ -32,8 +33,11 @@ static CUresult get_info(enum emuv_function function, uint64_t *free_bytes, uint
 {
 	emuv_where_t where;
 	size_t real_free = 0, real_total = 0;
-	CUresult result = g_real.cuMemGetInfo_v2(&real_free, &real_total);
+	CUresult result;
 
+	/* What a stream has freed by now is free. */
+	emuv_deferred_reap();
+	result = g_real.cuMemGetInfo_v2(&real_free, &real_total);
 	*free_bytes = real_free;
 	*total_bytes = real_total;
 	if (!result && emuv_where_current(&where)) {
