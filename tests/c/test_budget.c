@@ -120,6 +120,12 @@ static void extremes(void)
 	CHECK(emuv_budget_reserve(&d, MIB(1), 0, &first));
 	CHECK(!emuv_budget_reserve(&d, UINT64_MAX, 0, &grant));
 	CHECK_EQ(physical(&d), MIB(1));
+
+	/* What the driver refused never was: no peak. */
+	CHECK(emuv_budget_reserve(&d, MIB(1) << 20, 0, &grant));
+	emuv_budget_release(&d, &grant);
+	emuv_budget_held(&d);
+	CHECK_EQ(d.counters.peak_physical_bytes, MIB(1));
 }
 
 /* What is visible and free: never negative, never more than there can be. */
@@ -196,6 +202,7 @@ static void model(uint64_t seed, uint32_t policy)
 					managed += bytes;
 				CHECK_EQ(grant->resident % EMUV_BLOCK_BYTES, 0);
 				resident += grant->resident;
+				emuv_budget_held(&d);
 			}
 		}
 		CHECK_EQ(d.counters.device_bytes, device);
