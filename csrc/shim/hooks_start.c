@@ -24,12 +24,24 @@ CUresult hook_cuInit(unsigned int flags)
 	return CUDA_SUCCESS;
 }
 
+/* False: the function is newer than emuV, and has been said to be. */
+static bool replace(void **pfn, const char *symbol, int version, cuuint64_t flags)
+{
+	*pfn = emuv_resolve_replace(*pfn, symbol, version, flags);
+	if (*pfn)
+		return true;
+	emuv_error("the driver's '%s' for CUDA %d.%d is newer than this emuV and would not be "
+		   "counted: withheld", symbol, version / 1000, version % 1000 / 10);
+	emuv_hint("a newer emuV may know it");
+	return false;
+}
+
 CUresult hook_cuGetProcAddress(const char *symbol, void **pfn, int version, cuuint64_t flags)
 {
 	CUresult result = g_real.cuGetProcAddress(symbol, pfn, version, flags);
 
-	if (!result && symbol && pfn && *pfn)
-		*pfn = emuv_resolve_replace(*pfn, symbol, version, flags);
+	if (!result && symbol && pfn && *pfn && !replace(pfn, symbol, version, flags))
+		return CUDA_ERROR_NOT_FOUND;
 	return result;
 }
 
@@ -38,7 +50,10 @@ CUresult hook_cuGetProcAddress_v2(const char *symbol, void **pfn, int version, c
 {
 	CUresult result = g_real.cuGetProcAddress_v2(symbol, pfn, version, flags, status);
 
-	if (!result && symbol && pfn && *pfn)
-		*pfn = emuv_resolve_replace(*pfn, symbol, version, flags);
+	if (!result && symbol && pfn && *pfn && !replace(pfn, symbol, version, flags)) {
+		if (status)
+			*status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+		return CUDA_ERROR_NOT_FOUND;
+	}
 	return result;
 }

@@ -80,6 +80,7 @@ static hooked_t *hooked_export(const char *export)
  */
 static const api_t *hooked_rows[4 * N_HOOKED];
 static size_t n_hooked_rows;
+static int api_newest; /* the newest version that driver_api.def knows */
 
 static void collect_hooked_rows(void)
 {
@@ -88,6 +89,8 @@ static void collect_hooked_rows(void)
 	for (size_t i = 0; i < n_api; i++) {
 		bool wanted = false;
 
+		if (api[i].version > api_newest)
+			api_newest = api[i].version;
 		/* Rows of one name do not lie side by side; a name's exports start with it. */
 		for (size_t j = 0; j < N_HOOKED && !wanted; j++)
 			wanted = strncmp(hooked[j].export, api[i].name, strlen(api[i].name)) == 0;
@@ -226,7 +229,16 @@ void *emuv_resolve_replace(void *pointer, const char *name, int version, unsigne
 		return found->hook;
 	export = export_of(name, version, flags);
 	found = export ? hooked_export(export) : NULL;
-	return found ? found->hook : pointer;
+	if (!found)
+		return pointer;
+	/* Past what the table knows, it holds only if the driver has nothing newer. */
+	if (version > api_newest) {
+		void *known = NULL;
+
+		if (g_real.cuGetProcAddress(name, &known, api_newest, flags) || known != pointer)
+			return NULL;
+	}
+	return found->hook;
 }
 
 /* ---- dlopen (the hook itself is in stubs.S) ---- */

@@ -21,8 +21,10 @@ void *emuv_resolve_library(const char *name);
 
 /*
  * What cuGetProcAddress should answer where the driver answered `pointer` for
- * (name, version, flags): emuV's hook if the pointer is one that emuV replaces
- * or, failing that, if the triple names a hooked export; else `pointer`.
+ * (name, version, flags): emuV's hook if the pointer is one that emuV replaces or,
+ * where it is none of the driver's exports, if the triple names a hooked export;
+ * else `pointer`.  NULL: a variant of a hooked function newer than emuV knows,
+ * which it can neither count nor let pass.
  */
 void *emuv_resolve_replace(void *pointer, const char *name, int version,
 			   unsigned long long flags);
