@@ -101,7 +101,12 @@ class Bench:
             self.row(name, "", [], "kernels not supported", **params)
         except OutOfTimeError:
             self.row(name, "", [], "out of time", **params)
+        except OverLimit as error:
+            self.row(name, "", [], f"too large for this card: {error}", **params)
         except Exception as error:
+            if isinstance(error, cu.CudaError) and error.code == cu.NOT_SUPPORTED:
+                self.row(name, "", [], f"not supported: {error.function}", **params)
+                return
             # One measurement's failure must not lose the ones after it.
             self.row(name, "", [], f"failed: {type(error).__name__}: {error}", **params)
             self.settle()
@@ -284,6 +289,7 @@ class Bench:
 
     def _load(self) -> None:
         problems = []
+        codes = set()
         for version, target in HEADS:
             log = ctypes.create_string_buffer(4096)
             # CU_JIT_ERROR_LOG_BUFFER and its size; the size travels in the pointer itself
@@ -296,8 +302,11 @@ class Bench:
             )
             if code == cu.SUCCESS:
                 break
+            codes.add(code)
             problems.append(f"{target}: {self.cuda.error_name(code)} {log.value.decode()[:200]}")
         else:
+            if codes == {cu.NOT_SUPPORTED}:
+                raise KernelsUnsupportedError
             raise RuntimeError("the driver takes no form of the kernels: " + "; ".join(problems))
         functions: dict[str, c_void_p] = {}
         for name in KERNELS:

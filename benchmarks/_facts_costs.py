@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import _facts_cuda as cu
 from _facts_bench import Bench, OutOfTimeError
-from _facts_rows import BLOCK, GIB, KIB, MIB, spread
+from _facts_rows import BLOCK, GIB, KIB, MIB, OverLimit, spread
 
 SIZES = (BLOCK, 16 * MIB, 64 * MIB, 256 * MIB)
 REPEATS = 7
@@ -74,6 +74,8 @@ def _allocate(bench: Bench, kind: str, size: int) -> None:
     allocate = cuda.alloc_managed if managed else cuda.alloc
     taken: list[float] = []
     freed: list[float] = []
+    if size > cuda.memory()[0] // 2:
+        raise OverLimit(f"{size} bytes are over half of the free device memory")
 
     def prepare(address: int) -> None:
         if kind == "managed, advised":

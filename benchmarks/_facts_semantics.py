@@ -100,7 +100,7 @@ def _behind_spin(bench: Bench, name: str, body: Callable[[], object]) -> None:
         return taken
 
     samples = bench.repeat(3, once)
-    waits = sorted(samples)[len(samples) // 2] > SPIN_MS / 4
+    waits = sorted(samples)[len(samples) // 2] > SPIN_MS * 0.75
     bench.row(
         f"behind a busy stream: {name}",
         "ms the call took",

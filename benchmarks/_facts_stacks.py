@@ -126,8 +126,9 @@ except ModuleNotFoundError as missing:
     error = "not installed: %s" % missing
 except BaseException as failure:
     error = "%s: %s" % (type(failure).__name__, failure)
+error = " ".join(error.split())[:300]
 sys.stdout.write("\\nFACTS " + json.dumps(
-    {"witness": witness, "error": error[:300], "calls": counts, "order": order}) + "\\n")
+    {"witness": witness, "error": error, "calls": counts, "order": order}) + "\\n")
 sys.stdout.flush()
 os._exit(0)
 """

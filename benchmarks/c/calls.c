@@ -14,8 +14,8 @@
  *   address-NAME  the function at the address that cuGetProcAddress gives
  * with NAME driver-version, ctx-device, stream-query or launch.
  *
- * Holds LIVE allocations of BYTES (each thread its share), says "ready", and then for
- * every line on standard input has each of THREADS threads do COUNT operations, after
+ * Holds LIVE allocations of BYTES (each thread its share), says "ready", the driver's
+ * version and the device's name, and then for every line on standard input has each of THREADS threads do COUNT operations, after
  * an eighth as many to warm up, and prints two figures: nanoseconds from the first
  * thread's start to the last one's end, and the mean of what the threads took.  Ends
  * with its input.  Exit status 1: a driver call failed; 2: usage.
@@ -33,6 +33,7 @@
 
 CUresult cuInit(unsigned int flags);
 CUresult cuDriverGetVersion(int *version);
+CUresult cuDeviceGetName(char *name, int bytes, CUdevice device);
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device);
 CUresult cuCtxSetCurrent(CUcontext context);
 CUresult cuCtxGetDevice(CUdevice *device);
@@ -211,8 +212,9 @@ static void *run(void *argument)
 
 int main(int argc, char **argv)
 {
-	char line[16];
+	char line[16], name[128] = "";
 	worker_t *workers;
+	int version = 0;
 	size_t which = 0;
 	long live;
 
@@ -234,6 +236,8 @@ int main(int argc, char **argv)
 	}
 
 	check(cuInit(0), "cuInit");
+	check(cuDriverGetVersion(&version), "cuDriverGetVersion");
+	check(cuDeviceGetName(name, sizeof name, 0), "cuDeviceGetName");
 	check(cuDevicePrimaryCtxRetain(&context, 0), "cuDevicePrimaryCtxRetain");
 	look_up("cuDriverGetVersion", &address.driver_version);
 	look_up("cuCtxGetDevice", &address.ctx_device);
@@ -252,7 +256,7 @@ int main(int argc, char **argv)
 		if (pthread_create(&workers[i].thread, NULL, run, &workers[i]))
 			return 1;
 	}
-	puts("ready");
+	printf("ready %d %s\n", version, name);
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin)) {
 		uint64_t first = UINT64_MAX, last = 0, sum = 0;

@@ -50,6 +50,8 @@ ANSWER(cuInit, (unsigned int flags))
 ANSWER(cuDriverGetVersion, (int *version), *version = 13000)
 ANSWER(cuDeviceGetCount, (int *count), *count = 1)
 ANSWER(cuDeviceGet, (CUdevice *device, int ordinal), *device = ordinal)
+ANSWER(cuDeviceGetName, (char *name, int bytes, CUdevice device),
+       __builtin_memcpy(name, "null driver", sizeof "null driver"))
 ANSWER(cuDeviceTotalMem_v2, (size_t *bytes, CUdevice device), *bytes = CARD_BYTES)
 ANSWER(cuDeviceGetAttribute, (int *value, int attribute, CUdevice device), *value = 1)
 ANSWER(cuMemGetInfo_v2, (size_t *free_bytes, size_t *total), *free_bytes = *total = CARD_BYTES)

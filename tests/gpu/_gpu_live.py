@@ -31,7 +31,11 @@ def check_doctor(bed: Bed) -> None:
     """`emuv doctor --json` finds nothing wrong; its probe was refused."""
     with bed.report.check("doctor") as data:
         bed.report.need(10.0)
-        done = run(bed.target.emuv("doctor", "--json"), bed.target.environment(shim=True), 60.0)
+        done = run(
+            bed.target.emuv("doctor", "--json", *(["--sim"] if bed.simulated else [])),
+            bed.target.environment(shim=True),
+            60.0,
+        )
         try:
             found = json.loads(done.out)
         except ValueError:
@@ -180,9 +184,8 @@ def check_conformance(bed: Bed) -> None:
             raise SkipError("the tree has no tests/conformance")
         if not installed("pytest"):
             raise SkipError("pytest is not installed")
-        environment = bed.target.environment({"EMUV_CONFORMANCE_DRIVER": "real"})
-        if bed.target.driver:
-            environment["EMUV_CONFORMANCE_DRIVER"] = "sim"
+        under_test = bed.target.driver or "real"
+        environment = bed.target.environment({"EMUV_CONFORMANCE_DRIVER": under_test})
         command = [
             bed.target.python,
             "-m",

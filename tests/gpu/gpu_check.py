@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -50,15 +51,14 @@ def checks(bed: Bed) -> dict[str, list[Callable[[], None]]]:
     by_name = {stack.name: stack for stack in STACKS}
     groups: dict[str, list[Callable[[], None]]] = {"doctor": [lambda: check_doctor(bed)]}
     for stack in STACKS:
-        group = groups.setdefault(stack.name.split()[0], [])
-        group.append(lambda stack=stack: check_stack(bed, stack))  # type: ignore[misc]
+        groups.setdefault(stack.group, []).append(partial(check_stack, bed, stack))
         if stack.name == "torch":
             groups["live"] = [
                 lambda: check_live(bed, by_name["driver API"]),
                 lambda: check_live(bed, by_name["torch"]),
             ]
             groups["costs"] = [lambda: check_costs(bed)]
-            groups["conformance"] = [lambda: check_conformance(bed)]
+    groups["conformance"] = [lambda: check_conformance(bed)]
     groups["eager"] = [
         lambda: check_eager(bed, by_name["driver API"]),
         lambda: check_eager(bed, by_name["cupy"]),
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     report = Report(head, output, arguments.seconds)
     nvml = Nvml.open(str(card["pci_bus_id"])) if card["nvml"] else None
-    bed = Bed(Target(arguments.driver), report, nvml, unit)
+    bed = Bed(Target(arguments.driver), report, nvml, unit, simulated="simulated" in card["device"])
     groups = checks(bed)
     unknown = [name for name in arguments.only or () if name not in groups]
     if unknown:

@@ -41,8 +41,8 @@ class Stack(ABC):
         """array * 3 + other, wrapped; may replace `array`."""
 
     @abstractmethod
-    def fetch(self, array: Any) -> bytes:
-        """The array's bytes on the host."""
+    def fetch(self, array: Any) -> Any:
+        """The array on the host, as a buffer of bytes."""
 
     @abstractmethod
     def is_oom(self, error: BaseException) -> bool:

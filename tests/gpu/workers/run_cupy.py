@@ -25,8 +25,8 @@ class Cupy(_worker.Stack):
         array += other
         return array
 
-    def fetch(self, array: Any) -> bytes:
-        return cupy.asnumpy(array).tobytes()  # type: ignore[no-any-return]
+    def fetch(self, array: Any) -> Any:
+        return cupy.asnumpy(array).data
 
     def is_oom(self, error: BaseException) -> bool:
         return isinstance(error, cupy.cuda.memory.OutOfMemoryError)

@@ -62,10 +62,10 @@ class DriverApi(_worker.Stack):
         self.wait()
         return array
 
-    def fetch(self, array: Any) -> bytes:
+    def fetch(self, array: Any) -> Any:
         host = ctypes.create_string_buffer(array.size)
         self.cuda.call("cuMemcpyDtoH_v2", host, array.address, array.size)
-        return host.raw
+        return host
 
     def is_oom(self, error: BaseException) -> bool:
         return isinstance(error, cu.CudaError) and error.code == cu.OUT_OF_MEMORY

@@ -38,8 +38,8 @@ class Jax(_worker.Stack):
     def mix(self, array: Any, other: Any) -> Any:
         return combine(array, other)
 
-    def fetch(self, array: Any) -> bytes:
-        return numpy.asarray(array).tobytes()
+    def fetch(self, array: Any) -> Any:
+        return numpy.ascontiguousarray(array).data
 
     def is_oom(self, error: BaseException) -> bool:
         return "RESOURCE_EXHAUSTED" in str(error)

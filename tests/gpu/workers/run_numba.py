@@ -45,8 +45,8 @@ class Numba(_worker.Stack):
         combine[(array.size + THREADS - 1) // THREADS, THREADS](array, other)
         return array
 
-    def fetch(self, array: Any) -> bytes:
-        return array.copy_to_host().tobytes()  # type: ignore[no-any-return]
+    def fetch(self, array: Any) -> Any:
+        return array.copy_to_host().data
 
     def is_oom(self, error: BaseException) -> bool:
         return isinstance(error, CudaAPIError) and int(error.code) == OUT_OF_MEMORY

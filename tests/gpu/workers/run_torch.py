@@ -21,8 +21,8 @@ class Torch(_worker.Stack):
     def mix(self, array: Any, other: Any) -> Any:
         return array.mul_(3).add_(other)
 
-    def fetch(self, array: Any) -> bytes:
-        return array.cpu().numpy().tobytes()  # type: ignore[no-any-return]
+    def fetch(self, array: Any) -> Any:
+        return array.cpu().numpy().data
 
     def is_oom(self, error: BaseException) -> bool:
         return isinstance(error, torch.cuda.OutOfMemoryError)
