@@ -99,12 +99,23 @@ def _device_row(path: str) -> dict[str, Any]:
 def _stream(setting: Setting, options: Sequence[str] | None, stats: str) -> _children.Ended:
     """Run stream_file.py plainly (`options` None) or under emuv-run."""
     program = [sys.executable, os.path.join(setting.examples, "stream_file.py"), *setting.files]
+    report = {"EMUV_SIM_REPORT": stats + ".card"} if setting.simulated else {}
     if options is None:
-        return _children.run(program, setting.plain_environ, STEP_LIMIT_S)
+        return _children.run(program, {**setting.plain_environ, **report}, STEP_LIMIT_S)
     start = _children.emuv_run(
         "-q", *options, "--stats", stats, *(["--sim"] if setting.simulated else [])
     )
-    return _children.run([*start, *program], setting.environ, STEP_LIMIT_S)
+    return _children.run([*start, *program], {**setting.environ, **report}, STEP_LIMIT_S)
+
+
+def _card_peak(step: Step, stats: str) -> int | None:
+    """What the simulated card itself saw at the most; it knows nothing of budgets."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        with open(stats + ".card", encoding="utf-8") as file:
+            peak = int(json.load(file)["devices"][0]["peak_bytes"])
+        step.facts["card_peak_bytes"] = peak
+        return peak
+    return None
 
 
 def _typed(options: str = "") -> str:
@@ -134,8 +145,11 @@ def plain(setting: Setting) -> Step:
         _typed(),
         "finishes: the card is large" if finishes else "out of memory: the card is too small",
     )
-    ended = _stream(setting, None, "")
+    stats = os.path.join(setting.scratch, "plain.json")
+    ended = _stream(setting, None, stats)
     same = _same_bytes(step, ended)
+    step.on_device_bytes = _card_peak(step, stats)
+    step.on_host_bytes = None if step.on_device_bytes is None else 0
     if finishes:
         step.ok = same
         step.outcome = "finished, SHA-256 equal" if same else _failed(ended)
@@ -163,12 +177,14 @@ def spill(setting: Setting) -> Step:
     step.facts.update(spills=row.get("spills"), spilled_bytes=row.get("spilled_bytes"))
     step.on_device_bytes, step.on_host_bytes = peak, spilled
     loaded = int(step.facts.get("bytes", 0) or 0)
-    within = 0 < peak <= setting.vram_bytes
+    card_peak = _card_peak(step, stats)
+    within = 0 < peak <= setting.vram_bytes and (card_peak or 0) <= setting.vram_bytes
     adds_up = peak + spilled >= loaded > setting.vram_bytes
     step.ok = same and within and spilled > 0 and adds_up and bool(row.get("spills"))
     step.outcome = "finished, SHA-256 equal" if same else _failed(ended)
     if same and not step.ok:
-        step.outcome += f", but {peak} bytes on the device and {spilled} on the host"
+        seen = "" if card_peak is None else f" (the card saw {card_peak})"
+        step.outcome += f", but {peak} bytes on the device{seen} and {spilled} on the host"
     return step
 
 
@@ -183,9 +199,11 @@ def cap(setting: Setting) -> Step:
     step.on_device_bytes, step.on_host_bytes = peak, 0
     step.facts.update(denials=denials, error=_last_line(ended.stderr))
     refused = ended.returncode not in (0, None) and _is_oom(ended.stderr)
-    step.ok = refused and denials > 0 and 0 < peak <= setting.vram_bytes
+    card_peak = _card_peak(step, stats)
+    within = 0 < peak <= setting.vram_bytes and (card_peak or 0) <= setting.vram_bytes
+    step.ok = refused and denials > 0 and within
     if step.ok:
-        step.outcome = f"out of memory at the budget ({denials} refused by emuV)"
+        step.outcome = "out of memory at the budget, refused by emuV"
     elif refused:
         step.outcome = f"out of memory, but emuV refused {denials} at {peak} bytes"
     else:
@@ -343,4 +361,9 @@ def _lower(setting: Setting, program: _Growing, step: Step) -> None:
         step.outcome = f"{word}, it holds {held}, emuv set told of {over} above the budget"
 
 
-STREAMS: tuple[Callable[[Setting], Step], ...] = (plain, spill, cap)
+STREAMS: tuple[tuple[str, Callable[[Setting], Step]], ...] = (
+    ("the program as it is", plain),
+    ("under a budget that may spill to host RAM", spill),
+    ("under the budget alone", cap),
+)
+CHANGE = "a running program's budget, changed from another process"

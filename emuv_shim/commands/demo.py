@@ -23,7 +23,7 @@ import click
 from emuv_shim import _driver, _messages, _segment
 from emuv_shim._messages import printable
 from emuv_shim.commands import _children, _show
-from emuv_shim.commands._story import MIB, STREAMS, Setting, Step, change
+from emuv_shim.commands._story import CHANGE, MIB, STREAMS, Setting, Step, change
 from emuv_shim.errors import CommandError
 
 SCHEMA = 1
@@ -160,13 +160,13 @@ def _announce(setting: Setting, data_bytes: int) -> None:
 def _tell(setting: Setting) -> list[Step]:
     """The steps, each announced before it runs."""
     steps: list[Step] = []
-    for number, act in enumerate(STREAMS, start=1):
-        _messages.say(f"{number}/4 {(act.__doc__ or '').splitlines()[0]}")
+    for number, (what, act) in enumerate(STREAMS, start=1):
+        _messages.say(f"{number}/4 {what}")
         started = time.monotonic()
         step = act(setting)
         step.wall_s = round(time.monotonic() - started, 3)
         steps.append(step)
-    _messages.say(f"4/4 {(change.__doc__ or '').splitlines()[0]}")
+    _messages.say(f"4/4 {CHANGE}")
     return steps + change(setting)
 
 
