@@ -52,9 +52,14 @@ class Witness:
         assert self._child.stdout is not None
         self._child.stdin.write(b"\n")
         self._child.stdin.flush()
-        if not self._selector.select(ANSWER_SECONDS):
-            raise TimeoutError("the witness process does not answer")
-        line = os.read(self._child.stdout.fileno(), 4096)
+        line = b""
+        while not line.endswith(b"\n"):  # a line may come in parts
+            if not self._selector.select(ANSWER_SECONDS):
+                raise TimeoutError("the witness process does not answer")
+            data = os.read(self._child.stdout.fileno(), 4096)
+            if not data:
+                raise RuntimeError("the witness process has ended")
+            line += data
         return int(json.loads(line)["free_bytes"])
 
     def __enter__(self) -> Witness:
