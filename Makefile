@@ -53,10 +53,10 @@ lint: $(VENV)/.installed
 check-c: build
 	@timeout --kill-after=10 600 $(PY) -m pytest -q tests/c
 
+# BENCH=benchmarks/one.py runs one; driver_facts is gpu-facts.
+BENCH ?= $(filter-out benchmarks/_% benchmarks/driver_facts.py,$(wildcard benchmarks/*.py))
 bench: build
-	@for file in $(or $(BENCH),$(wildcard benchmarks/bench_*.py)); do \
-		timeout --kill-after=10 600 $(PY) $$file || exit 1; \
-	done
+	@for file in $(BENCH); do timeout --kill-after=10 600 $(PY) $$file || exit 1; done
 
 # On a machine with an NVIDIA GPU, and perhaps no internet: uses the packages of
 # the Python at hand (torch, cupy, …), adds emuV's own beside them, builds in place.
