@@ -28,7 +28,7 @@
 #define EMUV_SEGMENT_MAGIC UINT64_C(0x31474553556d6545) /* "EemUSEG1" */
 #define EMUV_SEGMENT_VERSION 1u
 #define EMUV_MAX_DEVICES 32
-#define EMUV_MAX_FUNCTIONS 64 /* slots for per-function call counts */
+#define EMUV_MAX_FUNCTIONS 128 /* slots for per-function call counts */
 #define EMUV_TEXT_BYTES 64    /* name, run id, version: NUL-terminated */
 #define EMUV_COMMAND_BYTES 256
 
@@ -153,7 +153,7 @@ EMUV_AT(emuv_device_counters_t, prefetch_device_bytes, 120);
 EMUV_AT(emuv_device_counters_t, prefetch_host_bytes, 128);
 EMUV_AT(emuv_device_counters_t, uncounted_calls, 136);
 EMUV_AT(emuv_device_counters_t, calls, 192);
-_Static_assert(sizeof(emuv_device_counters_t) == 704, "emuv_device_counters_t grew");
-_Static_assert(sizeof(emuv_segment_t) == 23584, "emuv_segment_t grew");
+_Static_assert(sizeof(emuv_device_counters_t) == 1216, "emuv_device_counters_t grew");
+_Static_assert(sizeof(emuv_segment_t) == 39968, "emuv_segment_t grew");
 
 #endif
