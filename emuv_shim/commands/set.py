@@ -8,6 +8,7 @@ this command says how much that is.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -123,6 +124,8 @@ def command(
         wanted["virtual"] = virtual
     if policy is not None:
         wanted["policy"] = policy
+    if wait_s is not None and not math.isfinite(wait_s):
+        raise click.BadParameter(f"{wait_s} is no number of seconds", param_hint="--wait")
     if not wanted:
         raise click.UsageError("nothing to set: give --vram, --virtual or --policy")
     controller = Controller()
