@@ -265,8 +265,8 @@ uint64_t emuv_account_mapping(uint64_t address)
 	uint64_t id = 0;
 
 	pthread_mutex_lock(&lock);
-	for (size_t i = 0; i < ledger.capacity && !id; i++) {
-		const emuv_entry_t *entry = &ledger.slots[i];
+	for (size_t i = 0; i < ledger.n_entries && !id; i++) {
+		const emuv_entry_t *entry = &ledger.entries[i];
 
 		if (entry->kind == EMUV_KIND_VMM_MAPPING && address >= entry->key &&
 		    address - entry->key < entry->bytes)
@@ -355,8 +355,8 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
 	excess = d->counters.device_bytes + d->counters.resident_bytes +
 		 d->counters.overhead_bytes;
 	excess = excess > d->vram ? excess - d->vram : 0;
-	for (size_t i = 0; i < ledger.capacity && n < max && excess; i++) {
-		emuv_entry_t *entry = &ledger.slots[i];
+	for (size_t i = 0; i < ledger.n_entries && n < max && excess; i++) {
+		emuv_entry_t *entry = &ledger.entries[i];
 		uint64_t give;
 
 		if (entry->kind != EMUV_KIND_MEMORY || entry->device != device || !entry->resident)

@@ -9,11 +9,16 @@
 
 /* Keys are addresses and handles: low bits carry little.  Fibonacci hashing of
  * the key, with the kind mixed in. */
-static size_t home(const emuv_ledger_t *ledger, uint8_t kind, uint64_t key)
+static uint32_t tag_of(uint8_t kind, uint64_t key)
 {
 	uint64_t h = (key ^ ((uint64_t)kind << 56)) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return (size_t)(h ^ (h >> 32)) & (ledger->capacity - 1);
+	return (uint32_t)(h ^ (h >> 32)) | 1u << 31;
+}
+
+static size_t home(const emuv_ledger_t *ledger, uint32_t tag)
+{
+	return tag & (ledger->capacity - 1);
 }
 
 static size_t next(const emuv_ledger_t *ledger, size_t at)
@@ -24,28 +29,49 @@ static size_t next(const emuv_ledger_t *ledger, size_t at)
 /* The slot of the key, or the empty slot where it would go. */
 static size_t probe(const emuv_ledger_t *ledger, uint8_t kind, uint64_t key)
 {
-	size_t at = home(ledger, kind, key);
+	uint32_t tag = tag_of(kind, key);
+	size_t at = home(ledger, tag);
 
-	while (ledger->slots[at].kind &&
-	       !(ledger->slots[at].key == key && ledger->slots[at].kind == kind))
-		at = next(ledger, at);
+	for (; ledger->slots[at].tag; at = next(ledger, at)) {
+		const emuv_entry_t *entry = &ledger->entries[ledger->slots[at].entry];
+
+		/* Two keys may have one tag: the entry decides. */
+		if (ledger->slots[at].tag == tag && entry->key == key && entry->kind == kind)
+			break;
+	}
 	return at;
+}
+
+/* One mapping holds all the slots and, after them, all the entries. */
+static size_t mapping_bytes(size_t capacity)
+{
+	return capacity * sizeof(emuv_slot_t) + capacity / 2 * sizeof(emuv_entry_t);
 }
 
 /* mmap, not malloc: the program's allocator may be the one that called us. */
 static int grow(emuv_ledger_t *ledger, size_t capacity)
 {
-	emuv_ledger_t bigger = { .capacity = capacity, .count = ledger->count,
-				 .promised = ledger->promised };
+	emuv_ledger_t bigger = *ledger;
+	void *mapping = mmap(NULL, mapping_bytes(capacity), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	bigger.slots = mmap(NULL, capacity * sizeof *bigger.slots, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (bigger.slots == MAP_FAILED)
+	if (mapping == MAP_FAILED)
 		return -ENOMEM;
-	for (size_t i = 0; i < ledger->capacity; i++)
-		if (ledger->slots[i].kind)
-			bigger.slots[probe(&bigger, ledger->slots[i].kind,
-					   ledger->slots[i].key)] = ledger->slots[i];
+	bigger.capacity = capacity;
+	bigger.slots = mapping;
+	bigger.entries = (emuv_entry_t *)(bigger.slots + capacity);
+	/* Entries keep their places; only the way to them is made anew. */
+	if (ledger->n_entries)
+		memcpy(bigger.entries, ledger->entries, ledger->n_entries * sizeof *bigger.entries);
+	for (size_t i = 0; i < ledger->capacity; i++) {
+		size_t at = home(&bigger, ledger->slots[i].tag);
+
+		if (!ledger->slots[i].tag)
+			continue;
+		while (bigger.slots[at].tag)
+			at = next(&bigger, at);
+		bigger.slots[at] = ledger->slots[i];
+	}
 	emuv_ledger_free(ledger);
 	*ledger = bigger;
 	return 0;
@@ -55,8 +81,8 @@ int emuv_ledger_promise(emuv_ledger_t *ledger)
 {
 	size_t wanted = ledger->count + ledger->promised + 1;
 
-	/* At most two thirds full: probes stay short. */
-	if (wanted * 3 > ledger->capacity * 2) {
+	/* At most half full: probes stay short. */
+	if (wanted > ledger->capacity / 2) {
 		size_t capacity = ledger->capacity ? ledger->capacity * 2 : FIRST_CAPACITY;
 		int error = grow(ledger, capacity);
 
@@ -72,37 +98,50 @@ void emuv_ledger_unpromise(emuv_ledger_t *ledger)
 	ledger->promised--;
 }
 
+/* An entry to fill: the one vacated last, which is still in the cache, or a fresh one. */
+static uint32_t occupy(emuv_ledger_t *ledger)
+{
+	size_t at = ledger->vacant;
+
+	ledger->count++;
+	if (!at)
+		return (uint32_t)ledger->n_entries++;
+	ledger->vacant = ledger->entries[at - 1].link;
+	return (uint32_t)(at - 1);
+}
+
 bool emuv_ledger_insert(emuv_ledger_t *ledger, const emuv_entry_t *entry, emuv_entry_t *replaced)
 {
-	size_t at = probe(ledger, entry->kind, entry->key);
-	bool known = ledger->slots[at].kind != 0;
+	emuv_slot_t *slot = &ledger->slots[probe(ledger, entry->kind, entry->key)];
+	bool known = slot->tag != 0;
 
 	ledger->promised--;
-	if (known && replaced)
-		*replaced = ledger->slots[at];
 	if (!known)
-		ledger->count++;
-	ledger->slots[at] = *entry;
+		*slot = (emuv_slot_t){ tag_of(entry->kind, entry->key), occupy(ledger) };
+	else if (replaced)
+		*replaced = ledger->entries[slot->entry];
+	ledger->entries[slot->entry] = *entry;
 	return known;
 }
 
 emuv_entry_t *emuv_ledger_find(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key)
 {
-	size_t at;
+	const emuv_slot_t *slot;
 
 	if (!ledger->capacity)
 		return NULL;
-	at = probe(ledger, (uint8_t)kind, key);
-	return ledger->slots[at].kind ? &ledger->slots[at] : NULL;
+	slot = &ledger->slots[probe(ledger, (uint8_t)kind, key)];
+	return slot->tag ? &ledger->entries[slot->entry] : NULL;
 }
 
-/* Empties a slot and moves back what had been displaced over it. */
+/* Empties a slot and its entry, and moves back what had been displaced over the slot. */
 static void vacate(emuv_ledger_t *ledger, size_t hole)
 {
 	size_t mask = ledger->capacity - 1;
+	uint32_t gone = ledger->slots[hole].entry;
 
-	for (size_t at = next(ledger, hole); ledger->slots[at].kind; at = next(ledger, at)) {
-		size_t wants = home(ledger, ledger->slots[at].kind, ledger->slots[at].key);
+	for (size_t at = next(ledger, hole); ledger->slots[at].tag; at = next(ledger, at)) {
+		size_t wants = home(ledger, ledger->slots[at].tag);
 
 		/* Movable if its home is not in (hole, at], going round. */
 		if (((at - wants) & mask) >= ((at - hole) & mask)) {
@@ -110,18 +149,23 @@ static void vacate(emuv_ledger_t *ledger, size_t hole)
 			hole = at;
 		}
 	}
-	memset(&ledger->slots[hole], 0, sizeof ledger->slots[hole]);
+	ledger->slots[hole] = (emuv_slot_t){ 0, 0 };
+	ledger->entries[gone] = (emuv_entry_t){ .link = ledger->vacant };
+	ledger->vacant = (size_t)gone + 1;
 	ledger->count--;
 }
 
 bool emuv_ledger_take(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key, emuv_entry_t *taken)
 {
-	emuv_entry_t *entry = emuv_ledger_find(ledger, kind, key);
+	size_t at;
 
-	if (!entry)
+	if (!ledger->capacity)
 		return false;
-	*taken = *entry;
-	vacate(ledger, (size_t)(entry - ledger->slots));
+	at = probe(ledger, (uint8_t)kind, key);
+	if (!ledger->slots[at].tag)
+		return false;
+	*taken = ledger->entries[ledger->slots[at].entry];
+	vacate(ledger, at);
 	return true;
 }
 
@@ -130,22 +174,12 @@ void emuv_ledger_take_all(emuv_ledger_t *ledger,
 			  void (*each)(const emuv_entry_t *entry, void *state),
 			  const void *argument, void *state)
 {
-	size_t at = 0;
+	for (size_t i = 0; i < ledger->n_entries; i++) {
+		emuv_entry_t entry = ledger->entries[i];
 
-	while (at < ledger->capacity) {
-		emuv_entry_t entry = ledger->slots[at];
-
-		if (!entry.kind || !match(&entry, argument)) {
-			at++;
+		if (!entry.kind || !match(&entry, argument))
 			continue;
-		}
-		/*
-		 * Something may have moved into this slot: look at it again.  What
-		 * wraps round from the end moves to a slot not yet passed or to one
-		 * whose visitor it has met already, so nothing is skipped: an entry
-		 * moved from the start of the table to its end is seen a second time.
-		 */
-		vacate(ledger, at);
+		vacate(ledger, probe(ledger, entry.kind, entry.key));
 		each(&entry, state);
 	}
 }
@@ -158,6 +192,6 @@ void emuv_ledger_forget(emuv_ledger_t *ledger)
 void emuv_ledger_free(emuv_ledger_t *ledger)
 {
 	if (ledger->capacity)
-		munmap(ledger->slots, ledger->capacity * sizeof *ledger->slots);
+		munmap(ledger->slots, mapping_bytes(ledger->capacity));
 	emuv_ledger_forget(ledger);
 }

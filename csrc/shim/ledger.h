@@ -2,10 +2,12 @@
 /*
  * The ledger: what the process holds, by address or handle.
  *
- * An open-addressing hash table with linear probing and backward-shift deletion:
- * no tombstones, so a look-up costs the same at ten and at a million entries,
- * and a deletion cannot lose its neighbours.  Not thread-safe (account.c has the
- * lock); never calls the driver.
+ * The entries lie dense in an array; beside it an open-addressing hash table with
+ * linear probing and backward-shift deletion says where: no tombstones, so a look-up
+ * costs the same at ten and at a million entries, and a deletion cannot lose its
+ * neighbours.  Eight bytes a slot, so that probing stays in the cache when the
+ * entries have outgrown it; and the entry vacated last is the next one used.  Not
+ * thread-safe (account.c has the lock); never calls the driver.
  *
  * A free is taken out before the driver frees, and put back if the driver
  * refuses: the driver may hand the address out again the moment it is free.
@@ -52,8 +54,16 @@ typedef struct {
 } emuv_entry_t;
 
 typedef struct {
-	emuv_entry_t *slots;
-	size_t capacity; /* a power of two, or 0 */
+	uint32_t tag;   /* hash of kind and key, never 0; 0: empty */
+	uint32_t entry; /* index into entries */
+} emuv_slot_t;
+
+typedef struct {
+	emuv_entry_t *entries; /* kind 0: vacant, `link` is one more than the next vacant */
+	emuv_slot_t *slots;
+	size_t capacity;  /* of slots, a power of two, or 0; half as many entries */
+	size_t n_entries; /* entries from here on were never used */
+	size_t vacant;    /* one more than the entry vacated last, 0: none */
 	size_t count;
 	size_t promised; /* inserts that emuv_ledger_promise has made room for */
 } emuv_ledger_t;
