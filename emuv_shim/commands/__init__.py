@@ -8,7 +8,9 @@ named `command`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -82,6 +84,8 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
         result = command.main(
             args=None if args is None else list(args), prog_name=program, standalone_mode=False
         )
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else program
@@ -96,13 +100,15 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
         return _fail(error.message, error.hint, 2)
     except EmuvError as error:
         return _fail(error.message, error.hint, 1)
-    except BrokenPipeError:
-        # The reader of our stdout (head, less) has gone: end quietly, and keep
-        # the interpreter from complaining when it flushes.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+    except OSError as error:
+        # Most likely stdout: full, or its reader (head, less) has gone. The
+        # interpreter must not fail again when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            return 141
+        where = f"{_messages.quote(str(error.filename))}: " if error.filename else ""
+        return _fail(where + (error.strerror or str(error)).lower(), None, 1)
 
 
 @click.group(

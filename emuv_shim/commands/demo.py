@@ -31,7 +31,8 @@ NO_SETUP = 125
 SIM_CARD_BYTES = 256 * MIB
 _PACKAGES = ("llvmlite", "nvidia", "numpy.libs", "scipy.libs", "torch")
 _SMALLEST_FILE = 32 * MIB
-_BAR = 44  # characters of the longest bar
+_LONGEST_BAR = 44  # characters
+_LABEL = 42  # ... of the figures behind a bar
 
 
 def examples_folder() -> str:
@@ -179,16 +180,17 @@ def _picture(setting: Setting, steps: list[Step]) -> None:
     totals = [(step.on_device_bytes or 0) + (step.on_host_bytes or 0) for step in shown]
     largest = max([setting.card_bytes if setting.simulated else 0, *totals, 1])
     width = max((len(step.title) for step in shown), default=0)
+    bar = max(8, min(_LONGEST_BAR, console.width - width - _LABEL))
     console.print("Where the bytes were (at the most):")
     for step in shown:
         device, host = step.on_device_bytes or 0, step.on_host_bytes or 0
-        on_device, on_host = round(_BAR * device / largest), round(_BAR * host / largest)
+        on_device, on_host = round(bar * device / largest), round(bar * host / largest)
         line = Text(f"  {step.title:{width}} ")
         line.append("█" * on_device, style="green")
         line.append("░" * on_host, style="yellow")
-        line.append(f" {_show.brief(device)} on the device")
+        line.append(f" {_show.brief(device)} device")
         if host:
-            line.append(f", {_show.brief(host)} in host RAM")
+            line.append(f", {_show.brief(host)} host")
         console.print(line)
     console.print("  █ device   ░ host RAM")
 

@@ -124,7 +124,6 @@ def launch(
     if in_force and not request.quiet and environ.get("EMUV_QUIET") != "1":
         _messages.say(plan.summary)
     made = plan.environ(environ)
-    sys.stdout.flush()
     if options.stats is None:
         from emuv_shim._supervise import restore_signals
 
