@@ -377,4 +377,25 @@ typedef struct {
 	int textureAlign;
 } CUdevprop;
 
+/* launches */
+typedef struct CUlaunchAttribute_st CUlaunchAttribute;
+typedef union {
+	char pad[64];
+	int syncPolicy;
+	int priority;
+} CUstreamAttrValue;
+typedef struct CUgraphEdgeData_st CUgraphEdgeData;
+typedef struct {
+	unsigned int gridDimX;
+	unsigned int gridDimY;
+	unsigned int gridDimZ;
+	unsigned int blockDimX;
+	unsigned int blockDimY;
+	unsigned int blockDimZ;
+	unsigned int sharedMemBytes;
+	CUstream hStream;
+	CUlaunchAttribute *attrs;
+	unsigned int numAttrs;
+} CUlaunchConfig;
+
 #endif

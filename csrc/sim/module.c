@@ -1,14 +1,378 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Modules: images loaded into a context. */
+/*
+ * Modules and functions: an image in a context.
+ *
+ * A function's handle is made when it is first asked for and is the same ever after.
+ * A variable's memory is taken at the first question for its address, holds what the
+ * image says it starts with, and is given back with the module.
+ */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image.h"
 #include "internal.h"
+#include "memory.h"
+
+enum {
+	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_REGISTERS = 4,
+	ATTRIBUTE_PTX_VERSION = 5, ATTRIBUTE_BINARY_VERSION = 6, ATTRIBUTE_MAX_DYNAMIC_SHARED = 8,
+	ATTRIBUTE_CARVEOUT = 9, ATTRIBUTES = 16,
+};
+#define SHARED_BYTES 49152
+#define SHARED_BYTES_OPT_IN 166912
+
+void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim_entry_t *entry)
+{
+	int target = image->target ? image->target : 80;
+
+	memset(attributes, 0, ATTRIBUTES * sizeof(*attributes));
+	attributes[ATTRIBUTE_MAX_THREADS] = 1024;
+	attributes[ATTRIBUTE_REGISTERS] = 32;
+	attributes[ATTRIBUTE_PTX_VERSION] = target;
+	attributes[ATTRIBUTE_BINARY_VERSION] = 80;
+	attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] = SHARED_BYTES;
+	attributes[ATTRIBUTE_CARVEOUT] = -1;
+	if (!entry)
+		return;
+	if (entry->max_threads)
+		attributes[ATTRIBUTE_MAX_THREADS] = (int)entry->max_threads;
+	if (entry->registers)
+		attributes[ATTRIBUTE_REGISTERS] = (int)entry->registers;
+	if (entry->shared_bytes <= SHARED_BYTES) {
+		attributes[ATTRIBUTE_SHARED_BYTES] = (int)entry->shared_bytes;
+		attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] -= (int)entry->shared_bytes;
+	}
+}
+
+CUresult sim_attribute_set(int attributes[16], int number, int value)
+{
+	switch (number) {
+	case ATTRIBUTE_MAX_DYNAMIC_SHARED:
+		if (value < 0 || value > SHARED_BYTES_OPT_IN - attributes[ATTRIBUTE_SHARED_BYTES])
+			return CUDA_ERROR_INVALID_VALUE;
+		break;
+	case ATTRIBUTE_CARVEOUT:
+		if (value < -1 || value > 100)
+			return CUDA_ERROR_INVALID_VALUE;
+		break;
+	default:
+		return CUDA_ERROR_INVALID_VALUE;
+	}
+	attributes[number] = value;
+	return CUDA_SUCCESS;
+}
+
+/* ---- modules, sim_lock held ---- */
+
+sim_module_t *sim_module_make(sim_image_t *image, sim_context_t *context)
+{
+	sim_module_t *module = sim_object_new(SIM_MODULE, sizeof(*module), context);
+
+	if (!module)
+		return NULL;
+	module->variables = calloc(image->variable_count + 1, sizeof(*module->variables));
+	if (!module->variables) {
+		sim_object_delete(module);
+		return NULL;
+	}
+	module->image = sim_image_share(image);
+	return module;
+}
+
+void sim_module_delete(sim_module_t *module)
+{
+	for (unsigned int i = 0; i < module->image->variable_count; i++) {
+		CUdeviceptr address = module->variables[i].address;
+		sim_range_t *range = address ? sim_range_find(address) : NULL;
+
+		/* Unmapped with the lock held: this is rare. */
+		if (range && range->start == address && range->id == module->variables[i].id)
+			sim_leftover_drop(sim_memory_free(range));
+	}
+	while (module->functions) {
+		sim_function_t *function = module->functions;
+
+		module->functions = function->next;
+		free(function->name);
+		sim_object_delete(function);
+	}
+	sim_image_drop(module->image);
+	free(module->variables);
+	sim_object_delete(module);
+}
+
+CUresult sim_module_function(sim_module_t *module, const char *name, sim_function_t **answer)
+{
+	const sim_entry_t *entry = sim_image_entry(module->image, name);
+	sim_function_t *function;
+
+	if (!entry && !module->image->open)
+		return sim_fail(CUDA_ERROR_NOT_FOUND, "the module has no kernel \"%s\"", name);
+	for (function = module->functions; function; function = function->next)
+		if (strcmp(function->name, name) == 0) {
+			*answer = function;
+			return CUDA_SUCCESS;
+		}
+	function = sim_object_new(SIM_FUNCTION, sizeof(*function), module->object.context);
+	if (!function)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	function->name = strdup(name);
+	if (!function->name) {
+		sim_object_delete(function);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	function->module = module;
+	function->entry = entry;
+	sim_attributes_init(function->attributes, module->image, entry);
+	function->next = module->functions;
+	module->functions = function;
+	*answer = function;
+	return CUDA_SUCCESS;
+}
+
+CUresult sim_module_variable(sim_module_t *module, const char *name, bool managed,
+			     CUdeviceptr *address, size_t *bytes)
+{
+	const sim_variable_t *variable = sim_image_variable(module->image, name);
+	sim_context_t *context = module->object.context;
+	unsigned int index;
+	sim_range_t *range;
+	CUresult result;
+
+	if (!variable || (managed && !variable->managed))
+		return sim_fail(CUDA_ERROR_NOT_FOUND, "the module has no %svariable \"%s\"",
+				managed ? "managed " : "", name);
+	index = (unsigned int)(variable - module->image->variables);
+	if (!module->variables[index].address) {
+		size_t size = variable->bytes ? variable->bytes : 1;
+
+		if (!variable->managed && !sim_card_room(context->device, size))
+			return CUDA_ERROR_OUT_OF_MEMORY;
+		result = sim_memory_new(variable->managed ? SIM_RANGE_MANAGED : SIM_RANGE_DEVICE,
+					size, context->device, &range);
+		if (result != CUDA_SUCCESS)
+			return result;
+		range->context = context;
+		if (!variable->managed)
+			sim_card_take(context->device, size);
+		/* New memory may be a reused piece: what has no initial value is zero. */
+		if (variable->initial)
+			memcpy((void *)range->start, variable->initial, variable->bytes);
+		else if (size < (1 << 20))
+			memset((void *)range->start, 0, size);
+		module->variables[index].address = range->start;
+		module->variables[index].id = range->id;
+	}
+	if (address)
+		*address = module->variables[index].address;
+	if (bytes)
+		*bytes = variable->bytes;
+	return CUDA_SUCCESS;
+}
 
 static void drop_of_context(void *object, void *argument)
 {
-	if (((sim_object_t *)object)->context == argument)
-		sim_object_delete(object);
+	sim_module_t *module = object;
+
+	if (module->object.context == argument && !module->of_library)
+		sim_module_delete(module);
 }
 
 void sim_modules_drop_context(sim_context_t *context)
 {
+	sim_libraries_drop_context(context);
 	sim_object_each(SIM_MODULE, drop_of_context, context);
+}
+
+/* ---- loading ---- */
+
+/* Ends a load: takes the image over, whatever becomes of it. */
+static CUresult loaded(CUmodule *handle, sim_image_t *image)
+{
+	sim_context_t *context = sim_current();
+	sim_module_t *module;
+
+	if (!context) {
+		sim_image_drop(image);
+		return sim_no_context();
+	}
+	sim_lock_take();
+	module = sim_module_make(image, context);
+	sim_lock_drop();
+	sim_image_drop(image);
+	if (!module)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	*handle = (CUmodule)module;
+	return CUDA_SUCCESS;
+}
+
+static CUresult load(CUmodule *handle, const void *data, unsigned int count, const int *options,
+		     void **values)
+{
+	char why[SIM_WHY_BYTES];
+	sim_image_t *image;
+	CUresult result;
+
+	if (!handle || !data || sim_jit_check(count, options, values) != CUDA_SUCCESS)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!sim_current())
+		return sim_no_context();
+	result = sim_image_read(data, 0, &image, why);
+	sim_jit_answer(count, options, values, why);
+	if (result != CUDA_SUCCESS)
+		return sim_fail(result, "cuModuleLoadData: %s", why);
+	return loaded(handle, image);
+}
+
+SIM_API(cuModuleLoad, CUmodule *handle, const char *path)
+{
+	char why[SIM_WHY_BYTES];
+	sim_image_t *image;
+	CUresult result;
+
+	SIM_ENTER(cuModuleLoad);
+	if (!handle || !path)
+		return CUDA_ERROR_INVALID_VALUE;
+	if (!sim_current())
+		return sim_no_context();
+	result = sim_image_read_file(path, &image, why);
+	if (result != CUDA_SUCCESS)
+		return sim_fail(result, "cuModuleLoad: %s", why);
+	return loaded(handle, image);
+}
+
+SIM_API(cuModuleLoadData, CUmodule *handle, const void *data)
+{
+	SIM_ENTER(cuModuleLoadData);
+	return load(handle, data, 0, NULL, NULL);
+}
+
+SIM_API(cuModuleLoadDataEx, CUmodule *handle, const void *data, unsigned int count, int *options,
+	void **values)
+{
+	SIM_ENTER(cuModuleLoadDataEx);
+	return load(handle, data, count, options, values);
+}
+
+SIM_API(cuModuleLoadFatBinary, CUmodule *handle, const void *data)
+{
+	SIM_ENTER(cuModuleLoadFatBinary);
+	return load(handle, data, 0, NULL, NULL);
+}
+
+static sim_module_t *get(CUmodule handle, CUresult *why)
+{
+	sim_module_t *module = sim_object_get(handle, SIM_MODULE);
+
+	if (!module)
+		*why = sim_fail(CUDA_ERROR_INVALID_HANDLE, "%p is no module", (void *)handle);
+	return module;
+}
+
+SIM_API(cuModuleUnload, CUmodule handle)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_module_t *module;
+
+	SIM_ENTER(cuModuleUnload);
+	sim_lock_take();
+	module = get(handle, &result);
+	if (module && module->of_library)
+		result = sim_fail(CUDA_ERROR_NOT_PERMITTED,
+				  "cuModuleUnload: the module belongs to a library");
+	else if (module)
+		sim_module_delete(module);
+	sim_lock_drop();
+	return result;
+}
+
+SIM_API(cuModuleGetFunction, CUfunction *handle, CUmodule module_handle, const char *name)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_function_t *function;
+	sim_module_t *module;
+
+	SIM_ENTER(cuModuleGetFunction);
+	if (!handle || !name || !*name)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	module = get(module_handle, &result);
+	if (module)
+		result = sim_module_function(module, name, &function);
+	if (result == CUDA_SUCCESS)
+		*handle = (CUfunction)function;
+	sim_lock_drop();
+	return result;
+}
+
+static CUresult get_global(CUdeviceptr *address, size_t *bytes, CUmodule handle, const char *name)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_module_t *module;
+
+	if (!name || !*name || (!address && !bytes))
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	module = get(handle, &result);
+	if (module)
+		result = sim_module_variable(module, name, false, address, bytes);
+	sim_lock_drop();
+	return result;
+}
+
+SIM_API(cuModuleGetGlobal_v2, CUdeviceptr *address, size_t *bytes, CUmodule handle,
+	const char *name)
+{
+	SIM_ENTER(cuModuleGetGlobal_v2);
+	return get_global(address, bytes, handle, name);
+}
+
+SIM_API(cuModuleGetFunctionCount, unsigned int *count, CUmodule handle)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_module_t *module;
+
+	SIM_ENTER(cuModuleGetFunctionCount);
+	if (!count)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	module = get(handle, &result);
+	if (module)
+		*count = module->image->entry_count;
+	sim_lock_drop();
+	return result;
+}
+
+SIM_API(cuModuleEnumerateFunctions, CUfunction *functions, unsigned int count, CUmodule handle)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_module_t *module;
+
+	SIM_ENTER(cuModuleEnumerateFunctions);
+	if (!functions || !count)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	module = get(handle, &result);
+	for (unsigned int i = 0;
+	     result == CUDA_SUCCESS && i < count && i < module->image->entry_count; i++) {
+		sim_function_t *function;
+
+		result = sim_module_function(module, module->image->entries[i].name, &function);
+		if (result == CUDA_SUCCESS)
+			functions[i] = (CUfunction)function;
+	}
+	sim_lock_drop();
+	return result;
+}
+
+SIM_API(cuModuleGetLoadingMode, int *mode)
+{
+	const char *wish = getenv("CUDA_MODULE_LOADING");
+
+	SIM_ENTER(cuModuleGetLoadingMode);
+	if (!mode)
+		return CUDA_ERROR_INVALID_VALUE;
+	*mode = wish && strcmp(wish, "EAGER") == 0 ? 1 : 2; /* eager, lazy */
+	return CUDA_SUCCESS;
 }

@@ -157,6 +157,7 @@ typedef struct sim_stream {
 	sim_object_t object;
 	unsigned int flags;
 	int priority;
+	int sync_policy;    /* CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY */
 	uint64_t id;
 	bool held;
 	bool legacy;       /* the NULL stream of its context */

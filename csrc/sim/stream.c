@@ -293,6 +293,7 @@ sim_stream_t *sim_stream_make(sim_context_t *context, unsigned int flags, int pr
 	if (stream) {
 		stream->flags = flags;
 		stream->priority = priority;
+		stream->sync_policy = 1; /* automatic */
 		stream->id = ++stream_ids;
 	}
 	return stream;

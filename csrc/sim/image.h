@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Device code as the simulated GPU keeps it: a copy of what the program handed over,
+ * and the names in it.
+ *
+ * An image is read once and never changes; modules, libraries and their handles share
+ * it by reference.  It is one of
+ *   PTX text     entries, parameters and variables are read from the text
+ *   a cubin      ELF for machine 190: symbols and .nv.info sections
+ *   what cuLinkComplete of this driver made: such an ELF, with PTX text inside
+ *   a fat binary its members may be compressed: `open`, every name is taken to be there
+ */
+#ifndef EMUV_SIM_IMAGE_H
+#define EMUV_SIM_IMAGE_H
+
+#include "sim.h"
+
+typedef struct {
+	unsigned int offset, bytes;
+} sim_parameter_t;
+
+typedef struct {
+	char *name;
+	sim_parameter_t *parameters;
+	unsigned int parameter_count;
+	unsigned int registers;    /* 0: unknown */
+	unsigned int shared_bytes; /* static */
+	unsigned int max_threads;  /* .maxntid; 0: none given */
+} sim_entry_t;
+
+typedef struct {
+	char *name;
+	size_t bytes, align;
+	unsigned char *initial; /* `bytes` of them; NULL: zeros */
+	bool constant, managed;
+} sim_variable_t;
+
+typedef enum { SIM_IMAGE_PTX, SIM_IMAGE_CUBIN, SIM_IMAGE_FAT } sim_image_kind_t;
+typedef struct {
+	_Atomic int references;
+	sim_image_kind_t kind;
+	unsigned char *data; /* the copy; text has a NUL after it */
+	size_t size;
+	bool open;
+	int ptx_version, target; /* 90 for 9.0; 80 for sm_80; 0: unknown */
+	sim_entry_t *entries;
+	unsigned int entry_count;
+	sim_variable_t *variables;
+	unsigned int variable_count;
+} sim_image_t;
+
+#define SIM_WHY_BYTES 160
+
+/*
+ * Reads an image of `size` bytes, or of as many as its own headers say (a text: up to
+ * its NUL) where size is 0.  On failure `why` says what is wrong, in words.
+ * Errors: CUDA_ERROR_INVALID_IMAGE, _INVALID_PTX, _INVALID_VALUE, _OUT_OF_MEMORY.
+ */
+CUresult sim_image_read(const void *data, size_t size, sim_image_t **image,
+			char why[SIM_WHY_BYTES]);
+CUresult sim_image_read_file(const char *path, sim_image_t **image, char why[SIM_WHY_BYTES]);
+sim_image_t *sim_image_share(sim_image_t *image);
+void sim_image_drop(sim_image_t *image);
+const sim_entry_t *sim_image_entry(const sim_image_t *image, const char *name);
+const sim_variable_t *sim_image_variable(const sim_image_t *image, const char *name);
+
+/* Zeroed, with a copy of the name; NULL: no memory. */
+sim_entry_t *sim_image_add_entry(sim_image_t *image, const char *name, size_t length);
+sim_variable_t *sim_image_add_variable(sim_image_t *image, const char *name, size_t length);
+
+/* ptx.c: reads image->data, which is text. */
+CUresult sim_ptx_scan(sim_image_t *image, char why[SIM_WHY_BYTES]);
+
+/*
+ * The options that cuModuleLoadDataEx and its like take.  Writes `text` ("" for
+ * success) to the error log, and how much was written to the sizes.
+ */
+void sim_jit_answer(unsigned int count, const int *options, void **values, const char *text);
+/* CUDA_ERROR_INVALID_VALUE for arrays that are missing. */
+CUresult sim_jit_check(unsigned int count, const int *options, void **values);
+
+#define SIM_ELF_MACHINE 190
+#define SIM_ELF_PTX_SECTION ".emuv.ptx"
+
+/* ---- module.c ---- */
+typedef struct sim_function {
+	sim_object_t object;
+	struct sim_module *module;
+	struct sim_function *next;
+	char *name;
+	const sim_entry_t *entry; /* NULL: of an open image */
+	int attributes[16];
+	bool of_kernel; /* the attributes set on its kernel have been taken over */
+} sim_function_t;
+
+typedef struct sim_module {
+	sim_object_t object;
+	sim_image_t *image;
+	sim_function_t *functions;
+	struct {
+		CUdeviceptr address; /* 0: not asked for yet */
+		uint64_t id;         /* of its range: the program may have freed it */
+	} *variables;                /* by index in the image */
+	bool of_library;        /* unloaded with it */
+} sim_module_t;
+
+/* sim_lock held for these. */
+sim_module_t *sim_module_make(sim_image_t *image, sim_context_t *context);
+void sim_module_delete(sim_module_t *module);
+CUresult sim_module_function(sim_module_t *module, const char *name, sim_function_t **function);
+/* Address and size of a variable; its memory is taken at the first question. */
+CUresult sim_module_variable(sim_module_t *module, const char *name, bool managed,
+			     CUdeviceptr *address, size_t *bytes);
+
+/* The 16 attributes of a function: what it is, and what may be set. */
+void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim_entry_t *entry);
+CUresult sim_attribute_set(int attributes[16], int number, int value);
+
+/* ---- library.c ---- */
+typedef struct sim_kernel {
+	sim_object_t object;
+	struct sim_library *library;
+	struct sim_kernel *next;
+	char *name;
+	const sim_entry_t *entry;
+	int attributes[SIM_MAX_DEVICES][16];
+} sim_kernel_t;
+
+/* ---- function.c ---- */
+CUresult sim_parameter(const sim_entry_t *entry, size_t index, size_t *offset, size_t *bytes);
+
+/* ---- library.c, function.c: sim_lock held ---- */
+/* The function of a handle that is a CUfunction or a CUkernel (for the current context). */
+sim_function_t *sim_function_get(CUfunction handle, CUresult *why);
+/* The context ends, and with it its modules of every library. */
+void sim_libraries_drop_context(sim_context_t *context);
+
+#endif
