@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import _facts_cuda as cu
 from _facts_bench import Bench, OutOfTimeError
@@ -35,6 +36,8 @@ def costs(bench: Bench) -> None:
                 _allocate(bench, kind, size)
     for spilled in (True, False):
         _prefetches(bench, spilled)
+    with bench.attempt("prefetch of scattered blocks"):
+        _scattered(bench)
     _advice(bench)
 
 
@@ -178,6 +181,49 @@ def _slope(bench: Bench, name: str, by_size: dict[int, float]) -> None:
         from_bytes=small,
         to_bytes=large,
     )
+
+
+def _scattered(bench: Bench) -> None:
+    """64 blocks of 2 MiB with gaps between them: a call each, and one batch call (CUDA 13)."""
+    cuda, count = bench.cuda, 64
+    with bench.managed(2 * count * BLOCK, spilled=True) as address:
+        ctypes.memset(address, 1, 2 * count * BLOCK)
+        places = [address + 2 * index * BLOCK for index in range(count)]
+        starts = (ctypes.c_uint64 * count)(*places)
+        sizes = (ctypes.c_size_t * count)(*([BLOCK] * count))
+        to_device = cu.location(bench.device)
+        first = ctypes.c_size_t(0)
+
+        def each() -> None:
+            for place in places:
+                cuda.prefetch(place, BLOCK, bench.device, bench.stream)
+
+        def batch() -> None:
+            cuda.call(
+                "cuMemPrefetchBatchAsync",
+                starts,
+                sizes,
+                count,
+                ctypes.byref(to_device),
+                ctypes.byref(first),
+                1,
+                0,
+                bench.stream,
+            )
+
+        for name, body in (("a call each", each), ("one batch call", batch)):
+            with bench.attempt(f"prefetch of 64 scattered blocks, {name}"):
+                calls: list[float] = []
+                done: list[float] = []
+                for _ in range(REPEATS):
+                    cuda.prefetch(address, 2 * count * BLOCK, cu.CPU, bench.stream)
+                    done.append(bench.wall_ms(partial(_append_ns, bench, calls, body)))
+                bench.row(f"prefetch of 64 scattered blocks, {name}: calls", "ns", calls)
+                bench.row(f"prefetch of 64 scattered blocks, {name}: until done", "ms", done)
+
+
+def _append_ns(bench: Bench, to: list[float], body: Callable[[], object]) -> None:
+    to.append(bench.host_ns(body))
 
 
 # Advice

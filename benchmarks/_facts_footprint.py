@@ -27,6 +27,7 @@ from _facts_bench import Bench
 from _facts_nvml import Nvml
 from _facts_ptx import HEADS, module_text
 from _facts_rows import BLOCK, KIB, MIB
+from _facts_stacks import die_with_parent
 
 CHILD_SECONDS = 25.0
 
@@ -275,6 +276,7 @@ def _context_child(driver: str, loading: str) -> list[dict[str, Any]]:
         stdout=subprocess.PIPE,
         env={**os.environ, "CUDA_MODULE_LOADING": loading},
         start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     try:
         out, _ = child.communicate(timeout=CHILD_SECONDS)

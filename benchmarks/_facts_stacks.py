@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -191,6 +192,11 @@ def _one(bench: Bench, name: str, prelude: Path, program: Path) -> None:
     )
 
 
+def die_with_parent() -> None:
+    """In a new process: be killed when the process that started it dies (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+
+
 def run_limited(
     command: list[str],
     seconds: float,
@@ -210,6 +216,7 @@ def run_limited(
         stderr=subprocess.PIPE if keep else subprocess.DEVNULL,
         env=environment,
         start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     found: collections.Counter[str] = collections.Counter()
 

@@ -33,7 +33,8 @@ class Stack:
     """One package in one configuration.
 
     spills: False where over budget must be refused even with virtual memory;
-    asks_driver: False where a package refuses from its own pool, before the driver is asked.
+    asks_driver: False where a package refuses from its own pool, before the driver is asked;
+    computes: whether its kernels do the arithmetic of _worker (and so agree with the others').
     """
 
     name: str
@@ -43,13 +44,14 @@ class Stack:
     spills: bool = True
     asks_driver: bool = True
     total_is_visible: bool = True
+    computes: bool = True
     group: str = "variants"
 
 
 # The name torch documents since 2.9; the older one is read by all versions.
 _TORCH = "PYTORCH_CUDA_ALLOC_CONF"
 STACKS = (
-    Stack("driver API", "ctypes", "run_driver.py", group="driver"),
+    Stack("driver API", "ctypes", "run_driver.py", computes=False, group="driver"),
     Stack("torch", "torch", "run_torch.py", group="torch"),
     Stack("cupy", "cupy", "run_cupy.py", group="cupy"),
     Stack("numba-cuda", "numba_cuda", "run_numba.py", group="numba-cuda"),
@@ -90,6 +92,7 @@ class Bed:
     unit: int
     simulated: bool = False
     context_bytes: int = 0
+    digest: str = ""
 
     @property
     def piece(self) -> int:
@@ -164,6 +167,10 @@ def check_stack(bed: Bed, stack: Stack) -> None:
         if not plain.get("digest"):
             raise FailError(f"the plain run did not finish: {plain.get('oom')}")
         data.update(answer=plain, nvml_peak_bytes=done.peak)
+        if stack.computes:
+            bed.digest = bed.digest or plain["digest"]
+            if plain["digest"] != bed.digest:
+                raise FailError("the plain result differs from the other packages' plain results")
         data["detail"] = f"{mib(plain['held'])} held, {_seen(done)}, {done.seconds:.1f} s"
     with bed.report.check(f"{stack.name}: capped at {mib(bed.vram)}") as data:
         bed.report.need(15.0)
