@@ -7,13 +7,16 @@
 
 #define FIRST_CAPACITY 256
 
-/* Keys are addresses and handles: low bits carry little.  Fibonacci hashing of
- * the key, with the kind mixed in. */
+/*
+ * Fibonacci hashing, of the key with the kind mixed in.  Addresses come at regular
+ * distances, which the middle bits of the product spread so evenly that they hardly
+ * ever meet; folding in other bits would make them meet at random.
+ */
 static uint32_t tag_of(uint8_t kind, uint64_t key)
 {
 	uint64_t h = (key ^ ((uint64_t)kind << 56)) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return (uint32_t)(h ^ (h >> 32)) | 1u << 31;
+	return (uint32_t)(h >> 32) | 1u << 31;
 }
 
 static size_t home(const emuv_ledger_t *ledger, uint32_t tag)

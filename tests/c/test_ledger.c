@@ -23,7 +23,7 @@ static size_t wanted_slot(uint8_t kind, uint64_t key, size_t capacity)
 {
 	uint64_t h = (key ^ ((uint64_t)kind << 56)) * UINT64_C(0x9e3779b97f4a7c15);
 
-	return (size_t)(h ^ (h >> 32)) & (capacity - 1);
+	return (size_t)(h >> 32) & (capacity - 1);
 }
 
 static emuv_entry_t entry_of(enum emuv_kind kind, uint64_t key, uint64_t bytes)
@@ -243,17 +243,16 @@ static void same_tag(void)
 	static tagged_t all[N];
 	emuv_ledger_t ledger = { 0 };
 	emuv_entry_t taken;
+	uint64_t random = 13;
 	size_t twins = 0;
 
 	for (uint64_t i = 0; i < N; i++) {
-		uint64_t key = (i + 1) * 512;
-
-		all[i].key = key;
-		all[i].tag = (uint32_t)wanted_slot(EMUV_KIND_MEMORY, key, (size_t)1 << 31);
+		all[i].key = random_below(&random, UINT64_C(1) << 47);
+		all[i].tag = (uint32_t)wanted_slot(EMUV_KIND_MEMORY, all[i].key, (size_t)1 << 31);
 	}
 	qsort(all, N, sizeof *all, by_tag);
 	for (size_t i = 0; i + 1 < N; i++) {
-		if (all[i].tag != all[i + 1].tag)
+		if (all[i].tag != all[i + 1].tag || all[i].key == all[i + 1].key)
 			continue;
 		twins++;
 		put(&ledger, EMUV_KIND_MEMORY, all[i].key, 1);
