@@ -350,11 +350,13 @@ def _raise(setting: Setting, program: _Growing, step: Step) -> None:
 
 def _lower(setting: Setting, program: _Growing, step: Step) -> None:
     answer = _set(setting, program.child.pid, setting.vram_bytes)
-    over = int(answer["devices"][0]["unreclaimed_bytes"])
+    row = answer["devices"][0]
+    over, physical = int(row["unreclaimed_bytes"]), int(row["physical_bytes"])
     word, held = program.ask()
     step.on_device_bytes, step.on_host_bytes = held, 0
     step.facts["set"] = answer
-    step.ok = word == "refused" and held > 0 and (over > 0) == (held > setting.vram_bytes)
+    # A real context counts too, so what is above the budget is told by all that is held.
+    step.ok = word == "refused" and held > 0 and over == physical - setting.vram_bytes > 0
     if step.ok:
         step.outcome = f"refused; {_show.brief(over)} above the budget stay until it frees"
     else:
