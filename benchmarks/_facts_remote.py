@@ -22,7 +22,7 @@ from _facts_rows import GIB, MIB
 
 REPEATS = 5
 RANDOM_TOUCHES = 1 << 20
-ATOMICS = 1 << 16
+ATOMICS = 1 << 13
 HOMES = (
     "managed on the CPU, host-populated",
     "managed on the CPU, untouched",

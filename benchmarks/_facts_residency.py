@@ -29,6 +29,7 @@ from _facts_bench import Bench, KernelsUnsupportedError, big_enough
 from _facts_rows import BLOCK, MIB
 
 ANSWER_SECONDS = 20.0
+ATOMICS = 4096  # spread over a range: each may cost a fault and move its page
 
 
 class Witness:
@@ -189,7 +190,7 @@ def _walk(bench: Bench) -> None:
     size = big_enough(bench, 512 * MIB)
     cuda, stream = bench.cuda, bench.stream
     kernels = _ready_kernels(bench)
-    pairs, pages = size // 16, size // 4096
+    pairs, apart = size // 16, size // ATOMICS // 8 * 8
     with bench.device_memory(size) as plain, bench.pinned(BLOCK) as pinned:
         base = bench.used_bytes()
         with bench.managed(size, spilled=True) as address:
@@ -208,12 +209,12 @@ def _walk(bench: Bench) -> None:
                     lambda: bench.launch("write_sequential", address, pairs, 3),
                 )
                 steps.step(
-                    f"{when}: atomics, one a page",
-                    lambda: bench.launch("atomic_strided", address, pages, 4096),
+                    f"{when}: atomics all over it",
+                    lambda: bench.launch("atomic_strided", address, ATOMICS, apart),
                 )
                 steps.step(
                     f"{when}: atomics again",
-                    lambda: bench.launch("atomic_strided", address, pages, 4096),
+                    lambda: bench.launch("atomic_strided", address, ATOMICS, apart),
                 )
 
             def copy_steps(when: str) -> None:
