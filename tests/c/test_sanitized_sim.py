@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The conformance suite once more, on a simulated GPU built with ASan and UBSan.
+
+Python itself is not instrumented, so the sanitizers' run times are preloaded
+and leaks (Python's own, at exit) are not looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, run
+
+
+def runtime(name: str) -> str:
+    """Where the compiler keeps one of its sanitizers' libraries."""
+    command = [os.environ.get("CC", "gcc"), f"-print-file-name={name}"]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=20
+    ).stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_conformance_under_sanitizers(tmp_path: Path) -> None:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("EMUV_", "LD_", "PYTEST_"))}
+    places = [f"--build-temp={tmp_path / 'temp'}", f"--build-lib={tmp_path / 'lib'}"]
+    build = [sys.executable, "setup.py", "build_ext", *places]
+    flags = {"EMUV_SANITIZE": "address,undefined", "EMUV_CFLAGS": "-fno-sanitize-recover=all -O1"}
+    done = run(build, {**env, **flags}, 180, ROOT)
+    assert done.returncode == 0, done.stderr
+    sim = tmp_path / "lib" / "emuv_shim" / "_lib" / "sim" / "libcuda.so.1"
+    env |= {
+        "EMUV_CONFORMANCE_SIM": str(sim),
+        "LD_PRELOAD": f"{runtime('libasan.so')} {runtime('libubsan.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    suite = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = run([*suite, "tests/conformance"], env, 200, ROOT)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 100
