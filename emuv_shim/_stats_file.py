@@ -15,13 +15,13 @@ FIFO) is written to directly.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NO_SETUP = 125
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One run while it is under way: times are CLOCK_MONOTONIC seconds."""
 
@@ -125,7 +125,10 @@ def finish(run: Run, status: int, path: str) -> None:
         found.sort(key=lambda process: (process.stats.created_ns, process.pid))
         for skipped in listing.warnings:
             _messages.warning(f"left out: {printable(skipped.message)}")
-    document = stats_to_json(process.stats for process in found)
+    # A process that was killed could not write its own end.
+    document = stats_to_json(
+        p.stats if p.alive else dataclasses.replace(p.stats, state="exited") for p in found
+    )
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     document["run"] = {
         "id": run.run_id,

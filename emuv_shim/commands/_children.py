@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emuv_shim import _driver
+from emuv_shim import _driver, _launch
 
 PROBE = os.path.join(os.path.dirname(_driver.__file__), "_probe.py")
 LIMIT_S = 60.0
@@ -33,10 +33,13 @@ class Ended:
 
 
 def plain_environ() -> dict[str, str]:
-    """This environment without what an outer emuv-run put into it."""
+    """This environment without budgets, and without what an outer emuv-run put into it."""
     environ = dict(os.environ)
+    kept = ["EMUV_SIM_", "EMUV_RUNTIME_DIR"]
+    if not _launch.is_nested(environ):
+        kept.append("EMUV_DRIVER")
     for name in list(environ):
-        if name.startswith("EMUV_") and not name.startswith(("EMUV_SIM_", "EMUV_RUNTIME_DIR")):
+        if name.startswith("EMUV_") and not name.startswith(tuple(kept)):
             del environ[name]
     items = environ.pop("LD_PRELOAD", "").replace(" ", ":").split(":")
     others = [item for item in items if item and not item.endswith("/libemuv.so")]

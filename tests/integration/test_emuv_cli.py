@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,23 @@ class TestDoctor:
         done = emuv("doctor", "--sim", env={"CUDA_VISIBLE_DEVICES": ""})
 
         assert done.returncode == 3
+
+    def test_driver_of_the_environment_is_examined(
+        self, emuv: Runner, emuv_run: Runner, libemuv: Path, sim: Path
+    ) -> None:
+        given = emuv("doctor", "--json", env={"EMUV_DRIVER": str(sim)})
+        wrong = emuv("doctor", env={"EMUV_DRIVER": "/nonexistent/libcuda.so.1"})
+
+        assert given.returncode == 0
+        assert any(str(sim) in row["detail"] for row in json.loads(given.stdout)["checks"])
+        assert wrong.returncode == 3
+        assert "/nonexistent/libcuda.so.1" in wrong.stdout
+
+    def test_within_another_run(self, emuv_run: Runner, libemuv: Path) -> None:
+        verb = [sys.executable, "-m", "emuv_shim", "doctor", "--sim"]
+        done = emuv_run("--sim", "-q", "--vram", "8MiB", "--", *verb)
+
+        assert done.returncode == 0, done.stdout
 
     def test_escape_is_found(
         self, monkeypatch: pytest.MonkeyPatch, runtime_dir: Path, libemuv: Path, sim: Path

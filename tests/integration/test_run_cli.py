@@ -348,6 +348,23 @@ class TestStats:
         assert json.loads(out.read_text())["run"]["signal"] == number
         assert json.loads(out.read_text())["run"]["exit_code"] is None
 
+    def test_a_killed_cuda_program_is_reported_as_ended(
+        self, clean_env: dict[str, str], cc: Compiler, tmp_path: Path, runtime_dir: Path
+    ) -> None:
+        out = tmp_path / "stats.json"
+        command = [*EMUV_RUN, "--sim", "-q", "--stats", out, "--", build_shell(cc)]
+        with Talking(command, clean_env) as launcher:
+            assert launcher.line() == "ready"
+            (segment,) = runtime_dir.glob("*.seg")
+            pid = int(segment.name.split("-")[0])
+            assert pid != launcher.pid
+            os.kill(pid, signal.SIGKILL)
+
+            assert launcher.child.wait(30) == -signal.SIGKILL
+        (process,) = json.loads(out.read_text())["processes"]
+        assert (process["pid"], process["state"]) == (pid, "exited")
+        assert list(runtime_dir.glob("*.seg")) == []
+
     @pytest.mark.parametrize("name", FORWARDED)
     def test_signals_are_forwarded(
         self, clean_env: dict[str, str], libemuv: Path, tmp_path: Path, name: str
