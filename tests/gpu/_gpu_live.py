@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks of emuV itself on the card: doctor, a live budget change, costs, conformance.
+"""Checks of emuV itself on the card: doctor, a live budget change, costs.
 
 Invariants
 - A live program is spoken to line by line; nothing here sleeps to wait for a state.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from _facts_rows import spread
-from _gpu_process import ROOT, Conversation, run
+from _gpu_process import Conversation, run
 from _gpu_rows import FailError, SkipError, mib
 from _gpu_stacks import Bed, Stack, installed
 
@@ -173,38 +172,3 @@ def _pairs(bed: Bed, command: list[str], shim: bool) -> list[float]:
     if done.late or done.code != 0:
         raise FailError(f"ended with {done.code}: {done.last_words()}")
     return [float(line) for line in done.out.split()]
-
-
-def check_conformance(bed: Bed) -> None:
-    """tests/conformance, which states driver behaviour once, on this driver."""
-    with bed.report.check("conformance suite") as data:
-        bed.report.need(20.0)
-        suite = ROOT / "tests" / "conformance"
-        if not any(suite.glob("test_*.py")):
-            raise SkipError("the tree has no tests/conformance")
-        if not installed("pytest"):
-            raise SkipError("pytest is not installed")
-        under_test = bed.target.driver or "real"
-        environment = bed.target.environment({"EMUV_CONFORMANCE_DRIVER": under_test})
-        command = [
-            bed.target.python,
-            "-m",
-            "pytest",
-            "-q",
-            "-rfE",
-            "-p",
-            "no:cacheprovider",
-            "--tb=line",
-            str(suite),
-        ]
-        done = run(command, environment, min(120.0, bed.report.left()))
-        lines = [line for line in done.out.splitlines() if line.strip()]
-        summary = lines[-1] if lines else done.last_words()
-        failed = [line[:200] for line in lines if re.match(r"(FAILED|ERROR) ", line)]
-        data["failed"] = failed
-        data["code"] = done.code
-        if done.late:
-            raise FailError(f"killed after {done.seconds:.0f} s")
-        if done.code != 0:
-            raise FailError(f"{summary}; {'; '.join(failed)[:400]}")
-        data["detail"] = summary.strip("= ")

@@ -35,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _facts_nvml import Nvml
 from _facts_rows import file_word
-from _gpu_live import check_conformance, check_costs, check_doctor, check_live
+from _gpu_conformance import check_conformance
+from _gpu_live import check_costs, check_doctor, check_live
 from _gpu_process import Target, end_all
 from _gpu_rows import Report
 from _gpu_stacks import STACKS, Bed, check_context, check_eager, check_stack

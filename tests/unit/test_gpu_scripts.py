@@ -32,7 +32,8 @@ import _facts_rows as rows
 import _facts_semantics as semantics
 import driver_facts
 from _facts_nvml import Link, Nvml
-from _gpu_process import Conversation, Target
+from _gpu_conformance import died_in, outcome
+from _gpu_process import Conversation, Done, Target
 from _gpu_process import run as run_program
 from _gpu_rows import FailError, Report, SkipError
 from _gpu_stacks import STACKS, device_totals
@@ -354,6 +355,15 @@ def test_statistics_of_a_run_are_added_up() -> None:
     assert totals["peak_used_bytes"] == 1
     with pytest.raises(FailError, match="not hooked"):
         device_totals({"processes": [{"devices": [device(0, False, 1, 1)]}]})
+
+
+def test_a_crash_in_the_conformance_suite_names_its_test() -> None:
+    out = "tests/c/test_a.py::test_one PASSED  [ 1%]\ntests/c/test_a.py::test_two[x y] "
+    assert died_in(Done(-11, out, "", 1.0, False)) == "tests/c/test_a.py::test_two[x y]"
+    assert died_in(Done(-9, out + "FAILED [ 2%]\n", "", 1.0, True)) is None
+    assert died_in(Done(1, out, "", 1.0, False)) is None
+    text = out + "FAILED\n= short =\nFAILED t.py::test_two[x y] - Boom\n== 1 failed, 1 passed ==\n"
+    assert outcome(text) == ("1 failed, 1 passed", ["test_two[x"])
 
 
 def test_every_stack_has_its_worker() -> None:
