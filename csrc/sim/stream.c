@@ -72,7 +72,8 @@ static void drop_waits(sim_stream_t *stream)
 	}
 }
 
-bool sim_stream_done(sim_stream_t *stream, uint64_t number)
+/* Is all work up to `number` finished, not looking at `except`? */
+static bool finished(sim_stream_t *stream, uint64_t number, const host_call_t *except)
 {
 	if (!unfinished) {
 		drop_waits(stream);
@@ -81,12 +82,12 @@ bool sim_stream_done(sim_stream_t *stream, uint64_t number)
 	if (stream->held && number > stream->held_from)
 		return false;
 	for (host_call_t *call = host_calls; call; call = call->next)
-		if (call->stream == stream && call->number <= number)
+		if (call->stream == stream && call->number <= number && call != except)
 			return false;
 	for (struct sim_wait **at = &stream->waits; *at;) {
 		struct sim_wait *wait = *at;
 
-		if (!sim_stream_done(wait->stream, wait->number)) {
+		if (!finished(wait->stream, wait->number, NULL)) {
 			if (wait->before <= number)
 				return false;
 			at = &wait->next;
@@ -96,6 +97,11 @@ bool sim_stream_done(sim_stream_t *stream, uint64_t number)
 		free(wait);
 	}
 	return true;
+}
+
+bool sim_stream_done(sim_stream_t *stream, uint64_t number)
+{
+	return finished(stream, number, NULL);
 }
 
 bool sim_stream_idle(sim_stream_t *stream)
@@ -210,7 +216,7 @@ static host_call_t *next_due(void)
 {
 	for (host_call_t *call = host_calls; call; call = call->next)
 		if (!call->running &&
-		    (!call->stream || sim_stream_done(call->stream, call->number - 1)))
+		    (!call->stream || finished(call->stream, call->number, call)))
 			return call;
 	return NULL;
 }
