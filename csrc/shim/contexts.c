@@ -93,11 +93,20 @@ static bool device_of(CUcontext context, bool push, CUdevice *device)
 	return true;
 }
 
+/* The driver cannot say where, or the device is beyond emuV's: what follows is not charged. */
+static bool uncounted(void)
+{
+	emuv_account_uncounted(0);
+	return false;
+}
+
 bool emuv_where_current(emuv_where_t *where)
 {
-	if (g_real.cuCtxGetCurrent(&where->context) || !where->context)
+	if (g_real.cuCtxGetCurrent(&where->context))
+		return uncounted();
+	if (!where->context)
 		return false;
-	return device_of(where->context, false, &where->device);
+	return device_of(where->context, false, &where->device) || uncounted();
 }
 
 bool emuv_where_stream(CUstream stream, emuv_where_t *where)
@@ -109,9 +118,11 @@ bool emuv_where_stream(CUstream stream, emuv_where_t *where)
 	if (!stream || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD)
 		return true;
 	current = where->context;
+	/* Refused for a stream that is none, which the call itself will be too. */
 	if (g_real.cuStreamGetCtx(stream, &where->context))
-		return false;
-	return where->context == current || device_of(where->context, true, &where->device);
+		return uncounted();
+	return where->context == current || device_of(where->context, true, &where->device) ||
+	       uncounted();
 }
 
 CUstream emuv_contexts_side_stream(CUcontext context)
