@@ -24,7 +24,8 @@ from tests.conftest import ROOT, WARNINGS, run
 HERE = ROOT / "tests" / "c"
 SANITIZERS = {
     "address": "-fsanitize=address,undefined -fno-sanitize-recover=all",
-    "thread": "-fsanitize=thread",
+    # The seqlock's fences are beyond gcc's thread sanitizer, which then warns.
+    "thread": "-fsanitize=thread -Wno-tsan",
 }
 LIMIT_S = 60
 
