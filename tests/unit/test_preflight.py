@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emuv_shim import _preflight
 
@@ -285,6 +287,29 @@ class TestScripts:
 
         assert found.exit_code == 126
         assert "too many interpreters" in found.message
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 800), st.sampled_from([0, 1, 3, 127, 255])), max_size=6),
+    st.one_of(st.none(), st.integers(0, 4096)),
+)
+def test_no_header_is_too_damaged_for_an_answer(
+    tmp_path: Path, changes: list[tuple[int, int]], cut: int | None
+) -> None:
+    data = bytearray(Path(TRUE).read_bytes())
+    for at, value in changes:
+        data[at] = value
+    found = _preflight.check(str(executable(tmp_path / "it", bytes(data[:cut]))), environ("/bin"))
+
+    assert (found.level, found.exit_code) in {
+        ("ok", 0),
+        ("budget", 125),
+        ("command", 126),
+    }
+    assert found.message or found.level == "ok"
 
 
 def test_messages_do_not_carry_escape_sequences() -> None:
