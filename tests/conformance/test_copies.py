@@ -254,9 +254,7 @@ def test_sets(driver: Driver, memory: int, stream: int, bits: int, suffix: str) 
 
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("suffix", ["_v2", "_v2_ptds", "Async", "Async_ptsz"])
-def test_sets_in_two_dimensions(
-    driver: Driver, stream: int, bits: int, suffix: str
-) -> None:
+def test_sets_in_two_dimensions(driver: Driver, stream: int, bits: int, suffix: str) -> None:
     value = 0xA1B2C3D4 & ((1 << bits) - 1)
     one = value.to_bytes(bits // 8, "little")
     in_stream = [stream] if "Async" in suffix else []
@@ -331,7 +329,11 @@ def test_a_box_to_the_device_and_back(driver: Driver, copy_2d: Run2D) -> None:
 BOX = st.tuples(*[st.integers(1, 20)] * 2, *[st.integers(0, 8)] * 4, *[st.integers(0, 9)] * 2)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(box=BOX)
 def test_any_box(driver: Driver, box: tuple[int, ...]) -> None:
     width, height, src_x, src_y, dst_x, dst_y, src_extra, dst_extra = box

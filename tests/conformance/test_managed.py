@@ -252,9 +252,7 @@ def _batch(driver: Driver, count: int = 2) -> tuple[list[int], ctypes.Array, cty
 def test_a_batch_prefetches_each_range_to_its_place(driver: Driver, stream: int) -> None:
     live, addresses, sizes = _batch(driver, 3)
     places = (Location * 2)(DEVICE_0, ON_HOST)
-    driver.cuMemPrefetchBatchAsync(
-        addresses, sizes, 3, places, (c_size_t * 2)(0, 2), 2, 0, stream
-    )
+    driver.cuMemPrefetchBatchAsync(addresses, sizes, 3, places, (c_size_t * 2)(0, 2), 2, 0, stream)
     driver.cuStreamSynchronize(stream)
     assert [attribute(driver, LAST_PREFETCH, a, BLOCK) for a in live] == [0, 0, CPU]
     for address in live:

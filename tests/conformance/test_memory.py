@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import threading
 from ctypes import byref, c_size_t, c_uint, c_uint64
+from itertools import pairwise
 
 import pytest
 from cuda_driver import (
@@ -229,7 +230,7 @@ def test_any_sequence_of_allocations(driver: Driver, steps: list[tuple[int, int]
             driver.upload(address + wanted - len(mark), mark)
             live[address] = (wanted, mark)
         order = sorted(live)
-        for low, high in zip(order, order[1:], strict=False):
+        for low, high in pairwise(order):
             assert low + live[low][0] <= high
         for address, (wanted, mark) in live.items():
             for inside in (address, address + wanted // 2, address + wanted - 1):

@@ -103,9 +103,7 @@ def test_the_context(driver: Driver, context: int) -> None:
 
 
 def test_the_end_of_an_allocation(sim_table: SimTable, driver: Driver, memory: Kind) -> None:
-    code = driver.code(
-        "cuPointerGetAttribute", byref(c_uint()), MEMORY_TYPE, memory.address + SIZE
-    )
+    code = driver.code("cuPointerGetAttribute", byref(c_uint()), MEMORY_TYPE, memory.address + SIZE)
     assert code == INVALID_VALUE
 
 

@@ -106,9 +106,7 @@ def test_a_free_address_is_given_when_asked_for(sim_table: SimTable, driver: Dri
 @pytest.mark.parametrize(
     ("size", "alignment", "flags"), [(0, 0, 0), (2 * MIB, 3, 0), (2 * MIB, 0, 1), (4097, 0, 0)]
 )
-def test_reservations_that_cannot_be(
-    driver: Driver, size: int, alignment: int, flags: int
-) -> None:
+def test_reservations_that_cannot_be(driver: Driver, size: int, alignment: int, flags: int) -> None:
     output = c_uint64()
     code = driver.code("cuMemAddressReserve", byref(output), size, alignment, 0, flags)
     assert code == INVALID_VALUE
