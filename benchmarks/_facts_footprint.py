@@ -253,28 +253,34 @@ def _mipmaps(bench: Bench) -> None:
 
 
 def contexts(bench: Bench) -> None:
-    """Section: what a context costs, by stage and by module loading mode."""
-    for loading in ("LAZY", "EAGER"):
-        with bench.attempt(f"context, {loading}"):
-            bench.in_time()
-            for row in _context_child(bench.cuda.path, loading):
-                bench.row(
-                    f"context, {loading}: {row['stage']}",
-                    "bytes of the card",
-                    [float(row["bytes"])],
-                    row["source"],
-                    process_bytes=row["process_bytes"],
-                    by_cumemgetinfo=row["by_cumemgetinfo"],
-                )
+    """Section: what a context costs, by device, by stage and by module loading mode."""
+    count = ctypes.c_int()
+    bench.cuda.call("cuDeviceGetCount", ctypes.byref(count))
+    for device in range(count.value):
+        # the second mode on the first device only: it is about the driver, not the card
+        for loading in ("LAZY", "EAGER") if device == 0 else ("LAZY",):
+            name = f"context, {loading}" if device == 0 else f"context on device {device}"
+            with bench.attempt(name):
+                bench.in_time()
+                for row in _context_child(bench.cuda.path, loading, device):
+                    bench.row(
+                        f"{name}: {row['stage']}",
+                        "bytes of the card",
+                        [float(row["bytes"])],
+                        row["source"],
+                        device=row["device"],
+                        process_bytes=row["process_bytes"],
+                        by_cumemgetinfo=row["by_cumemgetinfo"],
+                    )
 
 
-def _context_child(driver: str, loading: str) -> list[dict[str, Any]]:
+def _context_child(driver: str, loading: str, device: int) -> list[dict[str, Any]]:
     script = Path(__file__).with_name("driver_facts.py")
     child = subprocess.Popen(
         [sys.executable, str(script), "--child", "context", "--driver", driver],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        env={**os.environ, "CUDA_MODULE_LOADING": loading},
+        env={**os.environ, "CUDA_MODULE_LOADING": loading, "EMUV_FACTS_DEVICE": str(device)},
         start_new_session=True,
         preexec_fn=die_with_parent,
     )
@@ -293,7 +299,8 @@ def context_child(driver: str) -> int:
     """The child's side: used bytes after each stage of a program's start, as JSON lines."""
     cuda = cu.Cuda(driver)
     cuda.start()
-    nvml = Nvml.open(cuda.pci_bus_id(0))
+    device = int(os.environ.get("EMUV_FACTS_DEVICE", "0"))
+    nvml = Nvml.open(cuda.pci_bus_id(device))
     used = nvml.used_bytes() if nvml else None
     base = used or 0
 
@@ -305,6 +312,7 @@ def context_child(driver: str) -> int:
             json.dumps(
                 {
                     "stage": stage,
+                    "device": cuda.device_name(device),
                     "bytes": (total_used - base) if total_used is not None else total - free,
                     "source": "NVML"
                     if total_used is not None
@@ -316,7 +324,7 @@ def context_child(driver: str) -> int:
             flush=True,
         )
 
-    cuda.retain(0)
+    cuda.retain(device)
     say("primary context")
     stream = cuda.stream()
     say("first stream")
@@ -339,5 +347,5 @@ def context_child(driver: str) -> int:
         address = c_uint64()
         if cuda.code("cuMemAllocManaged", ctypes.byref(address), BLOCK, cu.ATTACH_GLOBAL) == 0:
             say("first managed allocation of 2 MiB")
-    cuda.code("cuDevicePrimaryCtxRelease_v2", 0)
+    cuda.code("cuDevicePrimaryCtxRelease_v2", device)
     return 0
