@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def environment(driver: Path, **more: str) -> dict[str, str]:
 def under_emuv(
     env: Mapping[str, str], driver: Path, runtime: Path, vram: int, virtual: int = 0
 ) -> dict[str, str]:
-    """`env` as emuv-run would give it to a program, budgets in bytes."""
+    """`env` as emuv-run would give it to a program; budgets in bytes, no virtual: cap."""
     return {
         **env,
         "LD_PRELOAD": str(LIBRARY),
@@ -318,14 +318,20 @@ def machine() -> Row:
     }
 
 
-def envelope(benchmark: str, question: str, unit: str, rows: Sequence[Row]) -> Row:
-    """A result document; benchmarks/result.schema.json describes it."""
+def envelope(
+    benchmark: str, question: str, unit: str, goal_added: float | None, rows: Sequence[Row]
+) -> Row:
+    """A result document, as benchmarks/result.schema.json describes it.
+
+    goal_added: what emuV should add at most, in `unit`; the rows it holds for say so.
+    """
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "schema_version": SCHEMA_VERSION,
         "benchmark": benchmark,
         "question": question,
         "unit": unit,
+        "goal_added": goal_added,
         "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": commit(),
         "machine": machine(),
@@ -333,43 +339,61 @@ def envelope(benchmark: str, question: str, unit: str, rows: Sequence[Row]) -> R
     }
 
 
-def row(
-    name: str, driver: str, device: str, driver_version: int, measured: Row, **more: Any
-) -> Row:
-    """One row; `driver` is null, sim or real."""
-    return {
-        "name": name,
-        "driver": driver,
-        "device": device,
-        "driver_version": driver_version,
-        **more,
-        **measured,
-    }
-
-
 def table(document: Row) -> str:
     """The rows as text, for a person."""
     width = max(len(r["name"]) for r in document["rows"])
+    unit = document["unit"]
     lines = [
-        f"{document['benchmark']}: {document['question']}",
-        f"{'':{width}}  {'plain':>9} {'emuV':>9} {'added':>9}  [quartiles]  ({document['unit']})",
+        document["question"],
+        f"{'':{width}} {'plain':>10} {'emuV':>10} {'added':>10}   quartiles of added, {unit}",
     ]
     for r in document["rows"]:
-        added = r["added"]
+        plain, emuv, added = (r[key]["median"] for key in ("plain", "emuv", "added"))
         lines.append(
-            f"{r['name']:{width}}  {r['plain']['median']:9.1f} {r['emuv']['median']:9.1f}"
-            f" {added['median']:9.1f}  [{added['p25']:.1f} .. {added['p75']:.1f}]"
+            f"{r['name']:{width}} {plain:10.1f} {emuv:10.1f} {added:10.1f}"
+            f"   {r['added']['p25']:.1f} .. {r['added']['p75']:.1f}"
         )
+    if document["goal_added"] is not None:
+        lines.append(f"goal: at most {document['goal_added']} {unit} added")
     return "\n".join(lines)
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def arguments(description: str | None) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON to FILE")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--quick", action="store_true", help="few, short rounds: a smoke test")
     return parser
+
+
+def driver_option(parser: argparse.ArgumentParser) -> None:
+    """`--driver`: a real libcuda.so.1 to measure too."""
+    parser.add_argument(
+        "--driver", type=Path, metavar="LIBCUDA", help="measure on this driver as well"
+    )
+
+
+def drivers(compiled: Programs, real: Path | None) -> dict[str, Path]:
+    """The drivers to measure on, by kind; BenchmarkError where one is missing."""
+    found = {"null": compiled.null_driver, "sim": SIMULATOR}
+    if real:
+        # Programs find it as libcuda.so.1 in its folder, as they find the others.
+        found["real"] = real.parent / "libcuda.so.1"
+    for path in found.values():
+        if not path.exists():
+            raise BenchmarkError(f"there is no driver {path}")
+    return found
+
+
+def run(measure: Callable[[argparse.Namespace], Row], options: argparse.Namespace) -> int:
+    """Run one benchmark as a command: 0, or 1 with the reason on stderr."""
+    try:
+        finish(measure(options), options)
+    except (BenchmarkError, OSError, subprocess.SubprocessError) as error:
+        print(f"emuv: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def finish(document: Row, options: argparse.Namespace) -> None:

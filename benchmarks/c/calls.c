@@ -174,9 +174,10 @@ static const struct {
 	{ "address-launch", op_address_launch, false },
 };
 
+/* As of CUDA 12.0: from 13.0 on cuCtxGetDevice has another signature. */
 static void look_up(const char *name, void *function)
 {
-	check(cuGetProcAddress_v2(name, function, 13000, 0, NULL), name);
+	check(cuGetProcAddress_v2(name, function, 12000, 0, NULL), name);
 }
 
 /* ---- threads ---- */

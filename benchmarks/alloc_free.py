@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What does an allocation and its free cost under emuV?
+
+cuMemAlloc and cuMemFree (and the stream-ordered pair) through the shim against the same calls
+of the same program without it, in turns.  On a driver that does nothing (what the shim costs,
+seen clean: every address is new) and on the simulated GPU; at 10, 1000 and 100,000 live
+allocations; freeing the newest (`pair`) or the oldest (`churn`); with 1, 4 and 8 threads at
+once.  A table that has to search shows at 100,000, one that the cache cannot hold shows in
+`churn`, a lock that is held too long in 8 threads.
+
+Figures are nanoseconds for one allocation and its free, of the wall clock: with N threads the
+time all of them took divided by the pairs that all of them did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import _bench
+from _bench import Programs, Row
+
+BYTES = 512  # the smallest piece that drivers give out
+VRAM = 32 << 30
+VIRTUAL = 1 << 30
+CARD = 64 << 30
+GOAL_ADDED_NS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One combination to measure; `spill`: a budget that may spill and never has to."""
+
+    operation: str
+    live: int
+    threads: int = 1
+    spill: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the table shows it."""
+        threads = "" if self.threads == 1 else f", {self.threads} threads"
+        return f"{self.operation}, {self.live} live{threads}{', spill policy' * self.spill}"
+
+
+CELLS = [
+    *(Cell("pair", live) for live in (10, 1000, 100_000)),
+    *(Cell("churn", live) for live in (10, 1000, 100_000)),
+    *(Cell("pair", live, spill=True) for live in (10, 100_000)),
+    *(Cell("async-pair", live) for live in (10, 100_000)),
+    Cell("async-pair", 10, spill=True),
+    *(Cell("pair", 16, threads) for threads in (1, 4, 8)),
+    Cell("churn", 1000, 8),
+]
+
+
+def cell(compiled: Programs, kind: str, driver: Path, what: Cell, quick: bool) -> Row:
+    """Measure one cell on one driver."""
+    plain = _bench.environment(driver, EMUV_SIM_VRAM=str(CARD))
+    emuv = _bench.under_emuv(plain, driver, compiled.runtime, VRAM, VIRTUAL if what.spill else 0)
+    # Threads have to meet, which takes longer than a time slice.
+    count = 500 if quick else 10_000 if what.threads == 1 else 200_000 // what.threads
+    turns = _bench.take_turns(
+        compiled.calls, plain, emuv, what.operation,
+        rounds=1 if quick else 5, batches=2 if quick else 12 if what.threads == 1 else 6,
+        live=what.live, size=BYTES, threads=what.threads, count=count,
+    )
+    return {
+        "name": f"{kind}: {what.name}",
+        "driver": kind,
+        "device": turns.device,
+        "driver_version": turns.driver_version,
+        **dataclasses.asdict(what),
+        **_bench.compare(turns.plain, turns.emuv),
+    }
+
+
+def measure(options: argparse.Namespace) -> Row:
+    """All cells on all drivers."""
+    with _bench.programs() as compiled:
+        rows = [
+            cell(compiled, kind, driver, what, options.quick)
+            for kind, driver in _bench.drivers(compiled, options.driver).items()
+            for what in (CELLS[::5] if options.quick else CELLS)
+            # A real card holds a reserve for each of its allocations.
+            if kind != "real" or what.live < 100_000
+        ]
+    question = "An allocation and its free: the program alone, and under emuV"
+    return _bench.envelope("alloc_free", question, "ns", GOAL_ADDED_NS, rows)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = _bench.arguments(__doc__)
+    _bench.driver_option(made)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(_bench.run(measure, parser().parse_args()))
