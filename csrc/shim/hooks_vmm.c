@@ -118,21 +118,22 @@ CUresult hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
 	bool known = emuv_account_look(EMUV_KIND_VMM_HANDLE, handle, &entry);
 	CUresult result;
 
-	/* Before the call: once mapped, another thread may release the handle. */
-	if (known) {
-		emuv_account_call(entry.device, EMUV_FN_cuMemMap);
-		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, 1);
-		if (note_link(EMUV_KIND_VMM_MAPPING, address, entry.link, bytes, entry.device)) {
-			emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		}
-	}
+	if (!known)
+		return g_real.cuMemMap(address, bytes, offset, handle, flags);
+	emuv_account_call(entry.device, EMUV_FN_cuMemMap);
+	/* Counted before the call: once mapped, another thread may release the handle. */
+	emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, 1);
 	result = g_real.cuMemMap(address, bytes, offset, handle, flags);
-	if (result && known) {
-		if (emuv_account_take(EMUV_KIND_VMM_MAPPING, address, &entry))
-			emuv_account_freed(&entry);
-		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
+	/*
+	 * Entered after it: where the driver refuses because something is mapped there
+	 * already, that mapping's entry must stay.
+	 */
+	if (!result && note_link(EMUV_KIND_VMM_MAPPING, address, entry.link, bytes, entry.device)) {
+		g_real.cuMemUnmap(address, bytes);
+		result = CUDA_ERROR_OUT_OF_MEMORY;
 	}
+	if (result)
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
 	return result;
 }
 
