@@ -10,7 +10,8 @@
  *   pool.c     stream-ordered allocation
  *   vmm.c      reservations, handles, mappings
  *   array.c    arrays and mipmaps
- *   copy.c     address checks and 1-D copies; copy2d.c, copy3d.c, set.c: the rest
+ *   copy.c     address checks and 1-D copies; set.c
+ *   box.c      copies in two and three dimensions; copy2d.c: the calls that make them
  *   pointer.c  pointer attributes, IPC
  *
  * Everything here wants sim_lock held, but for sim_map and sim_unmap.

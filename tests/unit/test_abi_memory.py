@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The simulator's copy descriptors and pointer attributes, held against NVIDIA's cuda.h.
+
+As test_abi does with csrc/common/cuda_abi.h: csrc/sim/memory_abi.h's values, sizes and
+places, and the prototypes that the memory side's macros make, which the preprocessor
+has to spell out first.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Compiler
+from tests.unit.test_abi import REAL, cuda_include, enums_as_int, expressions, parsed, values
+
+__all__ = ["cuda_include"]  # the fixture
+
+OURS = ROOT / "csrc" / "sim" / "memory_abi.h"
+SOURCES = ("copy.c", "copy2d.c", "set.c", "advise.c", "pool.c")
+SEARCH = ["-I", str(ROOT / "csrc/common"), "-I", str(ROOT / "csrc/sim")]
+
+
+def test_header_agrees_with_cuda_h(cc: Compiler, cuda_include: Path, tmp_path: Path) -> None:
+    # cuda_abi.h, which it includes, is test_abi's.
+    text = OURS.read_text().replace('#include "cuda_abi.h"', "")
+    alone = tmp_path / "memory_abi.h"
+    alone.write_text(
+        "#include <stddef.h>\n#include <stdint.h>\n"
+        "typedef unsigned long long CUdeviceptr; typedef unsigned int CUdeviceptr_v1;\n"
+        "typedef int CUdevice; typedef struct CUctx_st *CUcontext;\n"
+        "typedef struct CUarray_st *CUarray; typedef struct { int type; int id; } CUmemLocation;\n"
+        + text
+    )
+    names = [
+        e
+        for e in expressions(parsed(alone, tmp_path), text)
+        if not re.search(r"\b(CUdevice\w*|CUcontext|CUarray|CUmemLocation)\b[,)]", e)
+    ]
+    assert len(names) > 250
+    assert {"CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE", "offsetof(CUDA_MEMCPY3D, WidthInBytes)"} < set(
+        names
+    )
+    ours = values(cc, f'#include "{OURS}"', names, "ours", cuda_include)
+    assert ours == values(cc, REAL, names, "real", cuda_include)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_prototypes_agree_with_cuda_h(cc: Compiler, cuda_include: Path, source: str) -> None:
+    spelled = subprocess.run(
+        ["gcc", "-E", "-P", *SEARCH, str(ROOT / "csrc/sim" / source)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    found = dict(re.findall(r"\bCUresult\s+(cu[A-Z]\w+)\(([^{};]*?)\)\s*;", spelled))
+    assert len(found) > 15
+    real = subprocess.run(
+        ["gcc", "-E", "-P", "-I", str(cuda_include), "-"],
+        input=REAL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    known = set(re.findall(r"\b(cu[A-Z]\w+)\s*\(", real))
+    assert set(found) <= known
+    again = "\n".join(f"CUresult {name}({params});" for name, params in found.items())
+    own = "typedef void *host_t; typedef const void *host_const_t;"
+    text = f"{enums_as_int(real)}\n{own}\n{again}\nint main(void) {{ return 0; }}\n"
+    cc(text, flags=["-Wno-strict-prototypes"], name="prototypes")
