@@ -41,6 +41,7 @@ static bool charge(CUcontext context, CUdevice device, bool primary, use_t befor
 	uint64_t overhead = 0, flags = 0;
 	emuv_report_t report;
 	char vram[32], takes[32], left[32];
+	bool held;
 
 	if (before.known && after.known && before.whole_card == after.whole_card) {
 		overhead = after.bytes > before.bytes ? after.bytes - before.bytes : 0;
@@ -54,9 +55,10 @@ static bool charge(CUcontext context, CUdevice device, bool primary, use_t befor
 	if (emuv_account_overhead(device, overhead, flags))
 		return true;
 	emuv_account_report(device, &report);
-	emuv_error("device %d: vram %s cannot hold the CUDA context, which takes %s (%s of the "
-		   "budget is left)", device, emuv_size_text(report.vram, vram),
-		   emuv_size_text(overhead, takes), emuv_size_text(report.free, left));
+	held = report.free < report.vram;
+	emuv_error("device %d: vram %s%s%s cannot hold the CUDA context, which takes %s", device,
+		   emuv_size_text(report.vram, vram), held ? ", of which is left " : "",
+		   held ? emuv_size_text(report.free, left) : "", emuv_size_text(overhead, takes));
 	emuv_hint("give --vram at least %llu MiB more than the data needs",
 		  (unsigned long long)((overhead + (1u << 20) - 1) >> 20));
 	return false;

@@ -70,11 +70,11 @@ const char *emuv_size_text(unsigned long long bytes, char text[32])
 {
 	if (bytes == ~0ULL)
 		snprintf(text, 32, "unlimited");
-	else if (bytes % (1ULL << 20) == 0)
+	else if (bytes && bytes % (1ULL << 20) == 0)
 		snprintf(text, 32, "%llu MiB", bytes >> 20);
 	else if (bytes >= (1ULL << 20))
 		snprintf(text, 32, "%.1f MiB", (double)bytes / (1 << 20));
 	else
-		snprintf(text, 32, "%llu bytes", bytes);
+		snprintf(text, 32, "%llu byte%s", bytes, bytes == 1 ? "" : "s");
 	return text;
 }

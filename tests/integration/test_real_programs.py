@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.conftest import Runner, run
 
 HERE = Path(__file__).parent / "real"
