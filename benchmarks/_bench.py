@@ -209,11 +209,11 @@ class Calls:
         return line
 
     def batch(self) -> tuple[float, float]:
-        """One batch: ns an operation by the wall clock (all threads), and as a thread sees it."""
+        """One batch: ns an operation, by the wall clock and in CPU time of its thread."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
-        wall, thread = (int(word) for word in self._line().split())
-        return wall / (self.count * self.threads), thread / self.count
+        wall, cpu = (int(word) for word in self._line().split())
+        return wall / (self.count * self.threads), cpu / self.count
 
     def close(self) -> None:
         """End the program: politely, by the end of its input, then by force."""
@@ -236,12 +236,14 @@ class Calls:
 
 @dataclasses.dataclass
 class Turns:
-    """What `take_turns` measured: ns an operation, plain[i] and emuv[i] neighbours."""
+    """What `take_turns` measured: ns an operation, plain[i] and emuv[i] neighbours.
+
+    One thread: of its CPU time, in which other work on the machine does not count.  Several:
+    of the wall clock, in which waiting for one another does.
+    """
 
     plain: list[float]
     emuv: list[float]
-    plain_thread: list[float]
-    emuv_thread: list[float]
     device: str
     driver_version: int
 
@@ -262,7 +264,8 @@ def take_turns(
     each process; the first of each pair of processes is a warm-up and dropped.  Which of
     the two goes first alternates.
     """
-    turns = Turns([], [], [], [], "", 0)
+    turns = Turns([], [], "", 0)
+    clock = 0 if options.get("threads", 1) > 1 else 1
     for _ in range(rounds):
         with (
             Calls(program, plain, operation, **options) as a,
@@ -272,11 +275,9 @@ def take_turns(
             a.batch(), b.batch()
             for batch in range(batches):
                 first, second = (a, b) if batch % 2 == 0 else (b, a)
-                results = {first: first.batch(), second: second.batch()}
-                turns.plain.append(results[a][0])
-                turns.emuv.append(results[b][0])
-                turns.plain_thread.append(results[a][1])
-                turns.emuv_thread.append(results[b][1])
+                results = {first: first.batch()[clock], second: second.batch()[clock]}
+                turns.plain.append(results[a])
+                turns.emuv.append(results[b])
     return turns
 
 

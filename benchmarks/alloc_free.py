@@ -8,8 +8,8 @@ allocations; freeing the newest (`pair`) or the oldest (`churn`); with 1, 4 and 
 once.  A table that has to search shows at 100,000, one that the cache cannot hold shows in
 `churn`, a lock that is held too long in 8 threads.
 
-Figures are nanoseconds for one allocation and its free, of the wall clock: with N threads the
-time all of them took divided by the pairs that all of them did.
+Figures are nanoseconds for one allocation and its free: of CPU time with one thread, of the
+wall clock with several (the time all of them took divided by the pairs that all of them did).
 """
 
 from __future__ import annotations

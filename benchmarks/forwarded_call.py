@@ -6,7 +6,7 @@ and by the addresses that cuGetProcAddress gives (which for these functions are 
 own), against the same program without emuV, in turns: on a driver that does nothing, so that
 little but the call itself is in the figure, and on the simulated GPU.
 
-Figures are nanoseconds a call.
+Figures are nanoseconds of CPU time a call.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@
  * Holds LIVE allocations of BYTES (each thread its share), says "ready", the driver's
  * version and the device's name, and then for every line on standard input has each of THREADS threads do COUNT operations, after
  * an eighth as many to warm up, and prints two figures: nanoseconds from the first
- * thread's start to the last one's end, and the mean of what the threads took.  Ends
+ * thread's start to the last one's end, and the mean of the threads' CPU time.  Ends
  * with its input.  Exit status 1: a driver call failed; 2: usage.
  */
 #define _GNU_SOURCE
@@ -56,7 +56,7 @@ typedef struct worker {
 	long live, at;
 	CUdeviceptr *held; /* a ring of `live`, `at` the oldest */
 	CUstream stream;
-	uint64_t start_ns, end_ns;
+	uint64_t start_ns, end_ns, cpu_ns;
 } worker_t;
 
 static CUcontext context;
@@ -81,11 +81,11 @@ static void check(CUresult result, const char *what)
 	}
 }
 
-static uint64_t now_ns(void)
+static uint64_t now_ns(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
@@ -204,9 +204,11 @@ static void *run(void *argument)
 		if (over)
 			return NULL;
 		w->operation(w, count / 8 + 1);
-		w->start_ns = now_ns();
+		w->start_ns = now_ns(CLOCK_MONOTONIC);
+		w->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
 		w->operation(w, count);
-		w->end_ns = now_ns();
+		w->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - w->cpu_ns;
+		w->end_ns = now_ns(CLOCK_MONOTONIC);
 		pthread_barrier_wait(&finish);
 	}
 }
@@ -269,7 +271,7 @@ int main(int argc, char **argv)
 
 			first = w->start_ns < first ? w->start_ns : first;
 			last = w->end_ns > last ? w->end_ns : last;
-			sum += w->end_ns - w->start_ns;
+			sum += w->cpu_ns;
 		}
 		printf("%llu %llu\n", (unsigned long long)(last - first),
 		       (unsigned long long)(sum / (uint64_t)n_threads));

@@ -74,9 +74,9 @@ def test_the_emuv_side_is_under_emuv(programs: Programs) -> None:
     """A budget too small for one allocation refuses it; the plain side knows no budget."""
     plain = _bench.environment(programs.null_driver)
     with Calls(programs.calls, plain, "pair", size=512) as calls:
-        wall, thread = calls.batch()
+        wall, cpu = calls.batch()
         assert wall > 0
-        assert thread > 0
+        assert cpu > 0
         assert (calls.device, calls.driver_version) == ("null driver", 13000)
     small = _bench.under_emuv(plain, programs.null_driver, programs.runtime, vram=511)
     with pytest.raises(BenchmarkError, match="ended with status 1"):
