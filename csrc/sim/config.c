@@ -77,7 +77,7 @@ static void arm_faults(const char *list)
 			complain("EMUV_SIM_FAIL", list, want);
 			break;
 		}
-		if (sim_fault_arm(item, nth, (CUresult)result) == CUDA_ERROR_NOT_FOUND) {
+		if (sim_fault_arm(item, nth, false, (CUresult)result) == CUDA_ERROR_NOT_FOUND) {
 			complain("EMUV_SIM_FAIL", item, "a function of this driver");
 			break;
 		}

@@ -90,9 +90,10 @@ sim_call_t *sim_call_find(const char *name)
 	return NULL;
 }
 
-CUresult sim_fault_arm(const char *name, uint64_t n, CUresult code)
+CUresult sim_fault_arm(const char *name, uint64_t n, bool from_now, CUresult code)
 {
 	sim_call_t *call = sim_call_find(name);
+	uint64_t so_far;
 	struct fault *fault;
 
 	if (!call)
@@ -103,9 +104,8 @@ CUresult sim_fault_arm(const char *name, uint64_t n, CUresult code)
 	if (!fault)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	pthread_mutex_lock(&fault_lock);
-	*fault = (struct fault){ faults, call,
-				 atomic_load_explicit(&call->count, memory_order_relaxed) + n,
-				 code };
+	so_far = from_now ? atomic_load_explicit(&call->count, memory_order_relaxed) : 0;
+	*fault = (struct fault){ faults, call, so_far + n, code };
 	faults = fault;
 	call->faults++;
 	sim_slow++;

@@ -31,8 +31,11 @@ int sim_visible_devices(const char *value, int count, int visible[SIM_MAX_DEVICE
 extern _Thread_local bool sim_in_callback;
 /* The counter of an exported function; NULL where the driver has no such function. */
 sim_call_t *sim_call_find(const char *name);
-/* The n-th next call of `name` fails with `code`.  CUDA_ERROR_NOT_FOUND: no such function. */
-CUresult sim_fault_arm(const char *name, uint64_t n, CUresult code);
+/*
+ * The n-th call of `name`, from now or of all, fails with `code`.
+ * CUDA_ERROR_NOT_FOUND: no such function.
+ */
+CUresult sim_fault_arm(const char *name, uint64_t n, bool from_now, CUresult code);
 bool sim_forked(void);
 
 /* ---- stubs.c ---- */

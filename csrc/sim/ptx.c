@@ -16,6 +16,7 @@
 #define MAX_VARIABLE_BYTES ((size_t)1 << 40)
 /* An initialiser is kept in memory while the image lives. */
 #define MAX_INITIAL_BYTES ((size_t)1 << 28)
+#define MAX_DIMENSIONS 8
 
 typedef struct {
 	sim_image_t *image;
@@ -142,6 +143,8 @@ typedef struct {
 	size_t length;
 	unsigned int element, vector;
 	size_t bytes, align;
+	size_t dimensions[MAX_DIMENSIONS]; /* 0 for [] */
+	unsigned int dimension_count;
 	bool managed, open; /* open: [] takes its size from the initialiser */
 } declaration_t;
 
@@ -192,9 +195,15 @@ static CUresult declare_name(scan_t *scan, declaration_t *is_)
 	is_->length = scan->length;
 	is_->bytes = (size_t)is_->element * is_->vector;
 	is_->open = false;
+	is_->dimension_count = 0;
 	if (is_->align < is_->bytes)
 		is_->align = is_->align ? is_->align : is_->bytes;
 	for (next(scan); is(scan, "["); next(scan)) {
+		size_t *dimension = &is_->dimensions[is_->dimension_count];
+
+		if (is_->dimension_count++ == MAX_DIMENSIONS)
+			return bad(scan, "more than eight dimensions");
+		*dimension = 0;
 		next(scan);
 		if (is(scan, "]")) {
 			is_->open = true;
@@ -205,6 +214,7 @@ static CUresult declare_name(scan_t *scan, declaration_t *is_)
 		if (value && is_->bytes > MAX_VARIABLE_BYTES / value)
 			return bad(scan, "a variable is too large");
 		is_->bytes *= value;
+		*dimension = value;
 		next(scan);
 		if (!is(scan, "]"))
 			return bad(scan, "] expected");
@@ -262,7 +272,17 @@ static CUresult initial_value(scan_t *scan, const declaration_t *what, unsigned 
 	return CUDA_SUCCESS;
 }
 
-/* The token is behind "=".  Nested braces are flat: PTX lays arrays out row by row. */
+/* Bytes of one element of the array that `depth` braces lead into. */
+static size_t stride(const declaration_t *what, size_t depth)
+{
+	size_t bytes = (size_t)what->element * what->vector;
+
+	for (size_t i = depth; i < what->dimension_count; i++)
+		bytes *= what->dimensions[i];
+	return bytes;
+}
+
+/* The token is behind "=". */
 static CUresult initialise(scan_t *scan, const declaration_t *what, sim_variable_t *variable)
 {
 	size_t at = 0, depth = 0;
@@ -289,8 +309,13 @@ static CUresult initialise(scan_t *scan, const declaration_t *what, sim_variable
 			depth++;
 			next(scan);
 		} else if (is(scan, "}")) {
+			/* What an inner brace leaves out is zero. */
+			size_t row = depth > 1 ? stride(what, depth - 1) : 0;
+
 			if (!depth--)
 				return bad(scan, "} without {");
+			if (row)
+				at = (at + row - 1) / row * row;
 			next(scan);
 		} else if (is(scan, ",")) {
 			next(scan);

@@ -50,7 +50,7 @@ static CUresult hold_stream(CUstream handle, int hold)
 
 static CUresult fail(const char *function, uint64_t n, CUresult code)
 {
-	return function ? sim_fault_arm(function, n, code) : CUDA_ERROR_INVALID_VALUE;
+	return function ? sim_fault_arm(function, n, true, code) : CUDA_ERROR_INVALID_VALUE;
 }
 
 static CUresult calls(const char *function, uint64_t *count)
