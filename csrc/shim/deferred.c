@@ -43,13 +43,26 @@ static waiting_t *take_all(void)
 	return list;
 }
 
-static void finish(waiting_t *w)
+/*
+ * Frees it if its time has come.  In its own context: the calling thread's may be
+ * another, or (cuMemCreate) none, and the driver then frees nothing.
+ */
+static bool finish(waiting_t *w)
 {
-	g_real.cuEventDestroy_v2(w->event);
-	/* Refused, the range is lost to the program either way: it gave it up. */
-	g_real.cuMemFree_v2(w->entry.key);
-	emuv_account_freed(&w->entry);
-	free(w);
+	bool pushed = !g_real.cuCtxPushCurrent_v2((CUcontext)(uintptr_t)w->entry.context);
+	bool ready = g_real.cuEventQuery(w->event) != CUDA_ERROR_NOT_READY;
+	CUcontext popped;
+
+	if (ready) {
+		g_real.cuEventDestroy_v2(w->event);
+		/* Refused, the range is lost to the program either way: it gave it up. */
+		g_real.cuMemFree_v2(w->entry.key);
+		emuv_account_freed(&w->entry);
+		free(w);
+	}
+	if (pushed)
+		g_real.cuCtxPopCurrent_v2(&popped);
+	return ready;
 }
 
 CUresult emuv_deferred_free(const emuv_entry_t *entry, CUstream stream, bool per_thread)
@@ -83,10 +96,8 @@ void emuv_deferred_reap(void)
 		return;
 	for (list = take_all(); list; list = next) {
 		next = list->next;
-		if (g_real.cuEventQuery(list->event) == CUDA_ERROR_NOT_READY)
+		if (!finish(list))
 			append(list);
-		else
-			finish(list);
 	}
 }
 
@@ -107,10 +118,8 @@ bool emuv_deferred_wait_one(void)
 	if (!oldest)
 		return false;
 	for (int i = 0; i < EMUV_DEFERRED_WAIT_MS * 20; i++) {
-		if (g_real.cuEventQuery(oldest->event) != CUDA_ERROR_NOT_READY) {
-			finish(oldest);
+		if (finish(oldest))
 			return true;
-		}
 		nanosleep(&pause, NULL);
 	}
 	append(oldest);
