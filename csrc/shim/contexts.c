@@ -129,6 +129,8 @@ CUstream emuv_contexts_side_stream(CUcontext context)
 {
 	emuv_context_t *found;
 	CUstream side = NULL, made = NULL;
+	CUcontext popped;
+	CUresult result;
 	bool known;
 
 	pthread_mutex_lock(&lock);
@@ -139,7 +141,12 @@ CUstream emuv_contexts_side_stream(CUcontext context)
 	pthread_mutex_unlock(&lock);
 	if (side || !known)
 		return side;
-	if (g_real.cuStreamCreate(&made, CU_STREAM_NON_BLOCKING))
+	/* In its own context, which need not be the current one: it must live as long. */
+	if (g_real.cuCtxPushCurrent_v2(context))
+		return NULL;
+	result = g_real.cuStreamCreate(&made, CU_STREAM_NON_BLOCKING);
+	g_real.cuCtxPopCurrent_v2(&popped);
+	if (result)
 		return NULL;
 	pthread_mutex_lock(&lock);
 	found = find(context);

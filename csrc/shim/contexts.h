@@ -31,7 +31,7 @@ bool emuv_where_current(emuv_where_t *where);
 /* Where work in `stream` happens; the NULL and per-thread streams are the current context's. */
 bool emuv_where_stream(CUstream stream, emuv_where_t *where);
 
-/* The side stream of the current context, made on first use; NULL where none could be made. */
+/* The side stream of a context, made on first use; NULL where none could be made. */
 CUstream emuv_contexts_side_stream(CUcontext context);
 
 /* A forked child has no contexts. */
