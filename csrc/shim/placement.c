@@ -34,15 +34,12 @@ static bool host_can_back(uint64_t bytes)
 	return false;
 }
 
-CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *grant,
-			      unsigned int flags, CUdeviceptr *address)
+static CUresult spill_here(const emuv_where_t *where, const emuv_grant_t *grant,
+			   unsigned int flags, CUdeviceptr *address)
 {
 	CUdeviceptr made = 0;
-	CUresult result;
+	CUresult result = g_real.cuMemAllocManaged(&made, grant->bytes, flags);
 
-	if (!host_can_back(grant->bytes - grant->resident))
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	result = g_real.cuMemAllocManaged(&made, grant->bytes, flags);
 	if (result)
 		return result;
 	result = emuv_residency_place(where, made, grant->bytes, grant->resident,
@@ -54,6 +51,23 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 	}
 	*address = made;
 	return CUDA_SUCCESS;
+}
+
+CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *grant,
+			      unsigned int flags, CUdeviceptr *address)
+{
+	CUcontext popped;
+	CUresult result;
+
+	if (!host_can_back(grant->bytes - grant->resident))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	/* A stream's context need not be the current one, and the range must live with it. */
+	result = g_real.cuCtxPushCurrent_v2(where->context);
+	if (result)
+		return result;
+	result = spill_here(where, grant, flags, address);
+	g_real.cuCtxPopCurrent_v2(&popped);
+	return result;
 }
 
 bool emuv_placement_card_full(const emuv_where_t *where, emuv_grant_t *grant)
