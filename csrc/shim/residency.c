@@ -46,7 +46,8 @@ void emuv_residency_shrink(const emuv_where_t *where)
 	CUstream side;
 	size_t n;
 
-	if (!emuv_account_over(where->device))
+	/* With no context there is no stream to move them on: the next call will. */
+	if (!emuv_account_over(where->device) || !where->context)
 		return;
 	side = emuv_contexts_side_stream(where->context);
 	while ((n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges))) {
