@@ -5,8 +5,8 @@ From posix_spawn to the program's end, the two sides in turns:
 
 - `true` with libemuv.so preloaded, against `true`: what the library costs every process,
   those without CUDA included;
-- a program that initialises CUDA and makes one allocation, on a driver that does nothing:
-  opening the driver, the books and the segment file come on top;
+- a program that initialises CUDA and makes one allocation, on the simulated GPU: opening
+  the driver past the preload, the books and the segment file come on top;
 - `emuv-run true` against `true`: the launcher is a Python program, once a run;
 - the same against Python alone (`python -I -c pass`), which is what a Python program cannot
   do without.
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace) -> Row:
         raise BenchmarkError("there is no `true` on the PATH")
     many, few = (3, 2) if options.quick else (400, 60)
     with _bench.programs() as compiled:
-        driver = compiled.null_driver
+        driver = _bench.drivers(compiled, None)["sim"]
         plain = _bench.environment(driver)
         emuv = _bench.under_emuv(plain, driver, compiled.runtime, VRAM)
         # What a user types: nothing of emuV's in the environment, the simulated GPU by name.
