@@ -307,15 +307,16 @@ static CUresult read_symbols(sim_image_t *image, const elf_t *elf, const Elf64_S
 static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shdr *section,
 			   char why[SIM_WHY_BYTES])
 {
-	unsigned char *text = malloc(section->sh_size + 1);
+	size_t size = section->sh_size; /* the section table goes with the old bytes */
+	unsigned char *text = malloc(size + 1);
 
 	if (!text)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	memcpy(text, elf->data + section->sh_offset, section->sh_size);
-	text[section->sh_size] = '\0';
+	memcpy(text, elf->data + section->sh_offset, size);
+	text[size] = '\0';
 	free(image->data);
 	image->data = text;
-	image->size = section->sh_size;
+	image->size = size;
 	image->kind = SIM_IMAGE_PTX;
 	return sim_ptx_scan(image, why);
 }

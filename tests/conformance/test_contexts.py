@@ -260,17 +260,35 @@ def test_priority_range(driver: Driver, context: int) -> None:
     driver.cuCtxGetStreamPriorityRange(None, None)
 
 
-def test_peer_access(driver: Driver, context: int) -> None:
-    if driver.get(c_int, "cuDeviceGetCount") < 2:
-        pytest.skip("one device only")
-    if not driver.get(c_int, "cuDeviceCanAccessPeer", 0, 1):
-        pytest.skip("the devices do not reach each other")
-    other = driver.new("cuDevicePrimaryCtxRetain", 1)
-    assert driver.code("cuCtxDisablePeerAccess", other) == PEER_ACCESS_NOT_ENABLED
-    driver.cuCtxEnablePeerAccess(other, 0)
-    assert driver.code("cuCtxEnablePeerAccess", other, 0) == PEER_ACCESS_ALREADY_ENABLED
-    driver.cuCtxDisablePeerAccess(other)
-    driver.cuDevicePrimaryCtxRelease_v2(1)
+def test_peer_access(script: Callable[..., str]) -> None:
+    out = script(
+        """
+        driver.cuInit(0)
+        if driver.get(c_int, "cuDeviceGetCount") < 2:
+            print("one device")
+            sys.exit()
+        if not driver.get(c_int, "cuDeviceCanAccessPeer", 0, 1):
+            print("no peers")
+            sys.exit()
+        one, other = (driver.new("cuDevicePrimaryCtxRetain", device) for device in (0, 1))
+        driver.cuCtxSetCurrent(one)
+        print(driver.code("cuCtxDisablePeerAccess", other))
+        print(driver.code("cuCtxEnablePeerAccess", other, 0))
+        print(driver.code("cuCtxEnablePeerAccess", other, 0))
+        print(driver.code("cuCtxDisablePeerAccess", other))
+        print(driver.code("cuCtxEnablePeerAccess", other, 1))
+        """,
+        EMUV_SIM_DEVICES="2",
+    )
+    if not out[0].isdigit():
+        pytest.skip(out)
+    assert out.split() == [
+        str(PEER_ACCESS_NOT_ENABLED),
+        str(SUCCESS),
+        str(PEER_ACCESS_ALREADY_ENABLED),
+        str(SUCCESS),
+        str(INVALID_VALUE),
+    ]
 
 
 def test_no_peer_of_its_own_device(driver: Driver, context: int) -> None:
