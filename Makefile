@@ -53,10 +53,9 @@ lint: $(VENV)/.installed
 check-c: build
 	@timeout --kill-after=10 600 $(PY) -m pytest -q tests/c
 
-# BENCH=benchmarks/one.py runs one; driver_facts is gpu-facts.
-BENCH ?= $(filter-out benchmarks/_% benchmarks/driver_facts.py,$(wildcard benchmarks/*.py))
+# What emuV itself costs, on the simulated GPU.  SAVE=label keeps the figures in benchmarks/results.
 bench: build
-	@for file in $(BENCH); do timeout --kill-after=10 600 $(PY) $$file || exit 1; done
+	@timeout --kill-after=10 900 $(PY) benchmarks/run_all.py $(if $(SAVE),--save $(SAVE))
 
 # On a machine with an NVIDIA GPU, and perhaps no internet: uses the packages of
 # the Python at hand (torch, cupy, …), adds emuV's own beside them, builds in place.
