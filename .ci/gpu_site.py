@@ -44,6 +44,10 @@ def main() -> int:
     print(f"emuv: {sys.executable} lacks: {', '.join(missing) or 'nothing'}", file=sys.stderr)
     if not missing:
         return 0
+    if wheels and not Path(wheels[0]).is_dir():
+        print(f"emuv: error: WHEELS='{wheels[0]}' is no folder", file=sys.stderr)
+        print("emuv: hint: fill it on a machine with internet: make wheels", file=sys.stderr)
+        return 2
     offline = ["--no-index", "--find-links", wheels[0]] if wheels else []
     command = [sys.executable, "-m", "pip", "install", "-q", "--target", folder, "--upgrade"]
     return subprocess.run([*command, *offline, *missing], timeout=110, check=False).returncode
