@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import Structure, Union, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from cuda_driver import AllocationProp, Driver, Location
+
+Script = Callable[..., str]  # conftest's fixture
 
 KIB = 1 << 10
 MIB = 1 << 20

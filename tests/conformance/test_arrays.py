@@ -26,6 +26,7 @@ from memory_types import (
     BatchOp3D,
     Memcpy2D,
     Memcpy3D,
+    Script,
     allocated,
     pattern,
 )
@@ -191,7 +192,7 @@ def test_a_context_takes_its_arrays_with_it(sim_table: SimTable, driver: Driver)
     assert driver.code("cuArrayDestroy", handle) == INVALID_HANDLE
 
 
-def test_the_card_holds_arrays_too(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_the_card_holds_arrays_too(sim_table: SimTable, script: Script) -> None:
     script(
         """
         driver.cuInit(0)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from ctypes import addressof, byref, c_char, c_size_t, c_uint64, memset
 from itertools import zip_longest
+from typing import TypeAlias
 
 import pytest
 from cuda_driver import (
@@ -29,6 +30,7 @@ from memory_types import (
     CopyAttributes,
     Memcpy2D,
     Memcpy3D,
+    Script,
     allocated,
     managed,
     pattern,
@@ -45,7 +47,7 @@ def stream(driver: Driver) -> int:
     return driver.new("cuStreamCreate", 1)
 
 
-Buffer = ctypes.Array  # type: ignore[type-arg]
+Buffer: TypeAlias = "ctypes.Array[c_char]"
 
 
 def host(data: bytes) -> Buffer:
@@ -218,7 +220,7 @@ def test_peer_copies(driver: Driver, context: int, stream: int) -> None:
         assert driver.download(two, SIZE) == pattern(SIZE)
 
 
-def test_peer_copies_between_devices(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_peer_copies_between_devices(sim_table: SimTable, script: Script) -> None:
     script(
         """
         driver.cuInit(0)

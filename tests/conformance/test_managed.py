@@ -36,6 +36,7 @@ from memory_types import (
     UNSET_ACCESSED_BY,
     UNSET_PREFERRED,
     UNSET_READ_MOSTLY,
+    Script,
     allocated,
     managed,
     pattern,
@@ -380,7 +381,7 @@ CARD = """
 """
 
 
-def test_managed_memory_exceeds_the_card(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_managed_memory_exceeds_the_card(sim_table: SimTable, script: Script) -> None:
     script(
         CARD
         + """
@@ -395,7 +396,7 @@ def test_managed_memory_exceeds_the_card(sim_table: SimTable, script) -> None:  
     )
 
 
-def test_eviction_takes_what_came_first(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_eviction_takes_what_came_first(sim_table: SimTable, script: Script) -> None:
     script(
         CARD
         + """
@@ -416,8 +417,8 @@ def test_eviction_takes_what_came_first(sim_table: SimTable, script) -> None:  #
     )
 
 
-def test_a_prefetch_that_does_not_fit_leaves_the_rest_on_the_host(  # type: ignore[no-untyped-def]
-    sim_table: SimTable, script
+def test_a_prefetch_that_does_not_fit_leaves_the_rest_on_the_host(
+    sim_table: SimTable, script: Script
 ) -> None:
     script(
         CARD
@@ -437,7 +438,7 @@ def test_a_prefetch_that_does_not_fit_leaves_the_rest_on_the_host(  # type: igno
     )
 
 
-def test_two_devices(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_two_devices(sim_table: SimTable, script: Script) -> None:
     script(
         CARD
         + """

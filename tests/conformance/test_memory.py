@@ -19,7 +19,7 @@ from cuda_driver import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_types import BLOCK, KIB, MIB, allocated, managed, pattern
+from memory_types import BLOCK, KIB, MIB, Script, allocated, managed, pattern
 
 pytestmark = pytest.mark.usefixtures("context")
 
@@ -153,7 +153,7 @@ def test_the_card_is_booked_to_the_granule(sim_table: SimTable, driver: Driver) 
     assert used(sim_table) == before
 
 
-def test_the_card_fills_exactly_and_no_further(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_the_card_fills_exactly_and_no_further(sim_table: SimTable, script: Script) -> None:
     script(
         """
         driver.cuInit(0)

@@ -27,6 +27,7 @@ from memory_types import (
     ON_HOST,
     PINNED,
     READ_WRITE,
+    Script,
     allocated,
     pattern,
 )
@@ -283,7 +284,7 @@ def test_a_pools_own_device_has_access(driver: Driver, pool: int) -> None:
     assert driver.code("cuMemPoolSetAccess", pool, byref(desc), 1) != SUCCESS
 
 
-def test_access_from_another_device(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_access_from_another_device(sim_table: SimTable, script: Script) -> None:
     script(
         """
         driver.cuInit(0)
@@ -349,7 +350,7 @@ def test_host_pools(sim_table: SimTable, driver: Driver, stream: int) -> None:
     assert driver.new("cuMemGetDefaultMemPool", byref(place), PINNED)
 
 
-def test_the_card_holds_pools_too(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_the_card_holds_pools_too(sim_table: SimTable, script: Script) -> None:
     script(
         """
         driver.cuInit(0)

@@ -29,6 +29,7 @@ from memory_types import (
     ON_HOST,
     READ,
     READ_WRITE,
+    Script,
     allocated,
     pattern,
     pinned_prop,
@@ -409,7 +410,7 @@ def test_nothing_is_exported(sim_table: SimTable, driver: Driver, grain: int) ->
     driver.cuMemRelease(handle)
 
 
-def test_the_card_holds_handles_too(sim_table: SimTable, script) -> None:  # type: ignore[no-untyped-def]
+def test_the_card_holds_handles_too(sim_table: SimTable, script: Script) -> None:
     script(
         """
         from memory_types import pinned_prop
