@@ -203,3 +203,21 @@ def test_what_changed_is_rebuilt_and_nothing_else(tmp_path: Path) -> None:
     inode = mapped.stat().st_ino
     assert "libemuv.so" in names(rebuild(EMUV_CFLAGS="-O1"))
     assert mapped.stat().st_ino != inode, "replaced by rename: running programs keep the old file"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_editable_install_builds_into_the_tree(tmp_path: Path) -> None:
+    tree = copy_of_tree(tmp_path / "tree")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index"]
+    # --ignore-installed: the emuV that this environment has stays as it is.
+    options = ["--no-build-isolation", "--no-deps", "--ignore-installed"]
+    prefix = ["--prefix", str(tmp_path / "prefix")]
+    done = run([*pip, *options, *prefix, "-e", "."], environment(), BUILD_LIMIT_S, tree)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    for name in ARTEFACTS:
+        assert (tree / name).is_file(), name
+    script = tmp_path / "prefix" / "bin" / "emuv-run"
+    done = run([script, "--version"], {**environment(), "PYTHONPATH": str(tree)}, 30, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"emuv \d+\.\d+\.\d+\n", done.stdout)
