@@ -58,7 +58,7 @@ static void random_operations(uint64_t stride)
 	static model_t model[2][N_KEYS];
 	emuv_ledger_t ledger = { 0 };
 	uint64_t random = stride | 1;
-	size_t live = 0;
+	size_t live = 0, scanned = 0;
 
 	memset(model, 0, sizeof model);
 	for (int step = 0; step < 120000; step++) {
@@ -91,7 +91,13 @@ static void random_operations(uint64_t stride)
 		}
 		CHECK_EQ(ledger.count, live);
 		CHECK_EQ(ledger.promised, 0);
+		/* Vacated entries are used again: the array never runs over its half. */
+		CHECK(ledger.n_entries <= ledger.capacity / 2);
 	}
+	/* Who scans the entries meets each live one once. */
+	for (size_t i = 0; i < ledger.n_entries; i++)
+		scanned += ledger.entries[i].kind != 0;
+	CHECK_EQ(scanned, live);
 	for (size_t k = 0; k < 2; k++)
 		for (size_t i = 0; i < N_KEYS; i++)
 			agrees(&ledger, kinds[k], UINT64_C(0x7f0000000000) + i * stride, &model[k][i]);
