@@ -147,7 +147,8 @@ CUresult sim_module_variable(sim_module_t *module, const char *name, bool manage
 	if (!module->variables[index].address) {
 		size_t size = variable->bytes ? variable->bytes : 1;
 
-		if (!variable->managed && !sim_card_room(context->device, size))
+		if (size > SIM_MAX_BYTES ||
+		    (!variable->managed && !sim_card_room(context->device, size)))
 			return CUDA_ERROR_OUT_OF_MEMORY;
 		result = sim_memory_new(variable->managed ? SIM_RANGE_MANAGED : SIM_RANGE_DEVICE,
 					size, context->device, &range);
