@@ -131,14 +131,18 @@ PRIMARY_GOES(cuDevicePrimaryCtxRelease_v2)
 PRIMARY_GOES(cuDevicePrimaryCtxReset)
 PRIMARY_GOES(cuDevicePrimaryCtxReset_v2)
 
-/* A created context; `real` is the driver's call with a CUcontext *made to fill. */
+/* A created context; `real` is the driver's call, with `out` to fill. */
 #define CREATE(export, real)                                                       \
 	do {                                                                       \
 		CUcontext made = NULL;                                             \
+		CUcontext *out = &made;                                             \
 		use_t before;                                                      \
 		CUresult result;                                                   \
-		if (!in_range(device) || !context)                                 \
-			return CUDA_ERROR_INVALID_VALUE;                           \
+		if (!in_range(device) || !context) {                               \
+			/* Refused by the driver, in its own words. */             \
+			out = context;                                             \
+			return real;                                               \
+		}                                                                  \
 		emuv_account_call(device, EMUV_FN_##export);                       \
 		before = measure(device);                                          \
 		result = real;                                                     \
@@ -155,24 +159,24 @@ PRIMARY_GOES(cuDevicePrimaryCtxReset_v2)
 
 CUresult hook_cuCtxCreate(CUcontext *context, unsigned int flags, CUdevice device)
 {
-	CREATE(cuCtxCreate, g_real.cuCtxCreate(&made, flags, device));
+	CREATE(cuCtxCreate, g_real.cuCtxCreate(out, flags, device));
 }
 
 CUresult hook_cuCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device)
 {
-	CREATE(cuCtxCreate_v2, g_real.cuCtxCreate_v2(&made, flags, device));
+	CREATE(cuCtxCreate_v2, g_real.cuCtxCreate_v2(out, flags, device));
 }
 
 CUresult hook_cuCtxCreate_v3(CUcontext *context, CUexecAffinityParam *params, int n_params,
 			     unsigned int flags, CUdevice device)
 {
-	CREATE(cuCtxCreate_v3, g_real.cuCtxCreate_v3(&made, params, n_params, flags, device));
+	CREATE(cuCtxCreate_v3, g_real.cuCtxCreate_v3(out, params, n_params, flags, device));
 }
 
 CUresult hook_cuCtxCreate_v4(CUcontext *context, CUctxCreateParams *params, unsigned int flags,
 			     CUdevice device)
 {
-	CREATE(cuCtxCreate_v4, g_real.cuCtxCreate_v4(&made, params, flags, device));
+	CREATE(cuCtxCreate_v4, g_real.cuCtxCreate_v4(out, params, flags, device));
 }
 
 #define CONTEXT_GOES(export)                                                       \
