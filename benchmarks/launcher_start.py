@@ -69,7 +69,7 @@ def take_turns(name: str, plain: Command, emuv: Command, rounds: int, goal: int 
         _bench.compare([s[clock] for s in samples[0]], [s[clock] for s in samples[1]])
         for clock in (0, 1)
     )
-    return {"name": name, "goal_added": goal, **wall, "cpu": cpu}
+    return {"name": name, "driver": "sim", "goal_added": goal, **wall, "cpu": cpu}
 
 
 def launcher() -> list[str]:

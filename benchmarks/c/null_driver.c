@@ -82,6 +82,10 @@ ANSWER(cuLaunchKernel,
 
 ANSWER(cuMemAlloc_v2, (CUdeviceptr *address, size_t bytes), *address = take_address())
 ANSWER(cuMemFree_v2, (CUdeviceptr address))
+ANSWER(cuMemAllocManaged, (CUdeviceptr *address, size_t bytes, unsigned int flags),
+       *address = take_address())
+ANSWER(cuMemAdvise, (CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device))
+ANSWER(cuMemPrefetchAsync, (CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream))
 ANSWER(cuMemAllocAsync, (CUdeviceptr *address, size_t bytes, CUstream stream),
        *address = take_address())
 ANSWER(cuMemFreeAsync, (CUdeviceptr address, CUstream stream))
