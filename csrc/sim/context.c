@@ -24,6 +24,7 @@ static _Thread_local unsigned int below_count, below_room;
 static uint64_t context_ids;
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+static _Atomic bool thread_key_made;
 
 static void thread_end(void *unused)
 {
@@ -36,13 +37,19 @@ static void thread_end(void *unused)
 
 static void thread_key_make(void)
 {
-	pthread_key_create(&thread_key, thread_end);
+	thread_key_made = pthread_key_create(&thread_key, thread_end) == 0;
+}
+
+void sim_threads_forget(void)
+{
+	if (atomic_exchange(&thread_key_made, false))
+		pthread_key_delete(thread_key);
 }
 
 void sim_thread_note(void)
 {
 	pthread_once(&thread_once, thread_key_make);
-	if (!pthread_getspecific(thread_key))
+	if (thread_key_made && !pthread_getspecific(thread_key))
 		pthread_setspecific(thread_key, &thread_key);
 }
 

@@ -186,6 +186,13 @@ CUresult sim_enter_slow(sim_call_t *call, uint64_t number, bool need_init)
 	return CUDA_SUCCESS;
 }
 
+/* The process ends, or the library is closed. */
+__attribute__((destructor)) static void leave(void)
+{
+	sim_report_write();
+	sim_threads_forget();
+}
+
 bool sim_forked(void)
 {
 	return forked;

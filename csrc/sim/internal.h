@@ -72,26 +72,42 @@ void sim_device_uuid_text(int physical, char text[48]);
 sim_context_t *sim_context_get(CUcontext handle);
 /* The calling thread has something to give back when it ends. */
 void sim_thread_note(void);
+/* The library goes: threads that end later find nothing of it to call. */
+void sim_threads_forget(void);
 void sim_context_default_limits(sim_context_t *context); /* context_state.c */
 
 /* ---- stream.c ---- */
 #define SIM_PRIORITY_LEAST 0
 #define SIM_PRIORITY_GREATEST (-5)
+/* sim_lock held. */
+sim_stream_t *sim_stream_make(sim_context_t *context, unsigned int flags, int priority);
+void sim_streams_drop_context(sim_context_t *context);
+/* Of the calling thread, which ends. */
+void sim_stream_thread_end(void);
+
+/* ---- order.c ---- */
+/* A function of the program that runs in a stream's order; one of the two is set. */
+typedef struct {
+	void (*function)(void *data);
+	void (*callback)(CUstream stream, CUresult status, void *data);
+	void *data;
+	CUstream handle; /* what the program called the stream */
+} sim_host_t;
 /* sim_lock held for all of these. */
 bool sim_stream_done(sim_stream_t *stream, uint64_t number);
 /* Later work in `stream` waits for `other`'s work up to `number`. */
 bool sim_stream_after(sim_stream_t *stream, sim_stream_t *other, uint64_t number);
 /* Waits until `done` says so; CUDA_ERROR_LAUNCH_TIMEOUT after sim_config.wait_ms. */
 CUresult sim_wait_until(bool (*done)(void *argument), void *argument);
-sim_stream_t *sim_stream_make(sim_context_t *context, unsigned int flags, int priority);
-void sim_streams_drop_context(sim_context_t *context);
+CUresult sim_stream_hold(sim_stream_t *stream, bool hold);
+CUresult sim_host_submit(sim_stream_t *stream, const sim_host_t *host);
+/* The stream ends, its work with it.  True: sim_order_settle is due when it is gone. */
+bool sim_order_forget(sim_stream_t *stream);
+void sim_order_settle(void);
 CUresult sim_streams_wait_context(sim_context_t *context);
 /* The event captures all streams of the context; all of them wait for the event. */
 CUresult sim_streams_record_context(sim_context_t *context, CUevent event);
 CUresult sim_streams_wait_event(sim_context_t *context, CUevent event);
-CUresult sim_stream_hold(sim_stream_t *stream, bool hold);
-/* Of the calling thread, which ends. */
-void sim_stream_thread_end(void);
 
 /* ---- event.c ---- */
 /* sim_lock held.  Stamps what has finished; of a `gone` stream, everything. */

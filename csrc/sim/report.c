@@ -116,7 +116,7 @@ static void list_devices(FILE *file)
 	fprintf(file, "%s]\n", sim_device_count ? "\n  " : "");
 }
 
-__attribute__((destructor)) void sim_report_write(void)
+void sim_report_write(void)
 {
 	char beside[sizeof(sim_config.report) + 16];
 	FILE *file;

@@ -152,7 +152,7 @@ CUresult sim_no_context(void);
 /* sim_lock held.  Drops everything a context owns: S2's part is sim_memory_drop_context. */
 void sim_memory_drop_context(sim_context_t *context); /* memory.c */
 
-/* ---- streams and events: stream.c ---- */
+/* ---- streams and events: stream.c, order.c, event.c ---- */
 typedef struct sim_stream {
 	sim_object_t object;
 	unsigned int flags;
@@ -164,7 +164,7 @@ typedef struct sim_stream {
 	bool per_thread;   /* a thread's default stream */
 	uint64_t submitted; /* sequence number of the last piece of work */
 	uint64_t held_from; /* work after this number is unfinished while `held` */
-	struct sim_wait *waits; /* work of other streams that comes first: stream.c */
+	struct sim_wait *waits; /* work of other streams that comes first: order.c */
 } sim_stream_t;
 /*
  * sim_lock held.  Resolves a CUstream: 0 / CU_STREAM_LEGACY (or, for a _ptsz entry
@@ -228,7 +228,7 @@ uint64_t sim_card_used(CUdevice device);
 CUresult sim_managed_resident(CUdeviceptr address, size_t bytes, CUdevice device, uint64_t *resident);
 
 /* ---- report at exit: report.c ---- */
-/* Writes EMUV_SIM_REPORT; called by the library's destructor. */
+/* Writes EMUV_SIM_REPORT, if asked for. */
 void sim_report_write(void);
 
 #endif

@@ -350,3 +350,27 @@ def test_verbose_names_the_failure(script: Script, sim_table: SimTable) -> None:
     assert out.stderr == "emuv-sim: 0x1234 is no stream\n"  # type: ignore[attr-defined]
     out = script(START + 'driver.code("cuStreamQuery", 0x1234)')
     assert out.stderr == ""  # type: ignore[attr-defined]
+
+
+def test_closing_the_library_under_a_living_thread(script: Script, sim_table: SimTable) -> None:
+    out = script(
+        START
+        + """
+import _ctypes
+used, closed = threading.Event(), threading.Event()
+def work():
+    driver.cuCtxSetCurrent(context)
+    driver.cuStreamSynchronize_ptsz(None)
+    used.set()
+    assert closed.wait(30)
+thread = threading.Thread(target=work)
+thread.start()
+assert used.wait(30)
+_ctypes.dlclose(driver.library._handle)
+mapped = "libcuda" in open("/proc/self/maps").read()
+closed.set()
+thread.join()
+print(mapped)
+"""
+    )
+    assert out == "False"
