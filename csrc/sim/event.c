@@ -19,33 +19,38 @@ typedef struct {
 } sim_event_t;
 
 static uint64_t records;
+static unsigned int pending_events;
+
+static void reached(sim_event_t *event)
+{
+	event->pending = false;
+	event->stream = NULL;
+	event->time = sim_now();
+	pending_events--;
+}
 
 static bool done(sim_event_t *event)
 {
-	if (event->pending && sim_stream_done(event->stream, event->number)) {
-		event->pending = false;
-		event->stream = NULL;
-		event->time = sim_now();
-	}
+	if (event->pending && sim_stream_done(event->stream, event->number))
+		reached(event);
 	return !event->pending;
+}
+
+static void delete(sim_event_t *event)
+{
+	pending_events -= event->pending;
+	sim_object_delete(event);
 }
 
 static void settle(void *object, void *gone)
 {
 	sim_event_t *event = object;
 
-	if (!event->pending)
-		return;
-	if (event->stream == gone) {
-		event->pending = false;
-		event->stream = NULL;
-		event->time = sim_now();
-	} else {
+	if (event->pending && event->stream == gone)
+		reached(event);
+	else
 		done(event);
-	}
 }
-
-static unsigned int pending_events;
 
 void sim_events_settle(sim_stream_t *gone)
 {
@@ -56,7 +61,7 @@ void sim_events_settle(sim_stream_t *gone)
 static void drop_of_context(void *object, void *argument)
 {
 	if (((sim_event_t *)object)->object.context == argument)
-		sim_object_delete(object);
+		delete(object);
 }
 
 void sim_events_drop_context(sim_context_t *context)
@@ -84,12 +89,12 @@ CUresult sim_event_record(CUevent handle, sim_stream_t *stream)
 		return sim_fail(CUDA_ERROR_INVALID_HANDLE,
 				"cuEventRecord: event and stream are of different contexts");
 	sim_stream_work(stream);
+	pending_events += !event->pending;
 	event->recorded = event->pending = true;
 	event->stream = stream;
 	event->number = stream->submitted;
 	event->serial = ++records;
-	if (!done(event))
-		pending_events = 1;
+	done(event);
 	return CUDA_SUCCESS;
 }
 
@@ -138,7 +143,7 @@ static CUresult destroy(CUevent handle)
 	sim_lock_take();
 	event = get(handle, &result);
 	if (event)
-		sim_object_delete(event);
+		delete(event);
 	sim_lock_drop();
 	return result;
 }

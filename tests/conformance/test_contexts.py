@@ -152,6 +152,17 @@ def test_create_refuses_bad_arguments(driver: Driver) -> None:
     assert not handle.value
 
 
+def test_attach_and_detach(driver: Driver) -> None:
+    before = current(driver)
+    handle = driver.new("cuCtxCreate_v2", 0, 0)
+    assert driver.new("cuCtxAttach", 0) == handle
+    driver.cuCtxDetach(handle)
+    driver.cuCtxSynchronize()  # one use is left
+    driver.cuCtxDetach(handle)
+    assert current(driver) == before
+    assert driver.code("cuCtxAttach", byref(c_void_p()), 1) == INVALID_VALUE
+
+
 def test_every_version_of_create(driver: Driver) -> None:
     before = current(driver)
     for call, arguments in (
