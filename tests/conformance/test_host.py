@@ -89,12 +89,15 @@ def test_only_allocated_memory_is_freed(driver: Driver) -> None:
     assert driver.code("cuMemFreeHost", address) == INVALID_VALUE
 
 
-def test_the_two_frees_are_not_each_others(sim_table: SimTable, driver: Driver) -> None:
+def test_the_frees_are_not_each_others(sim_table: SimTable, driver: Driver, pages: int) -> None:
     address = driver.new("cuMemHostAlloc", 64 * KIB, 0)
     assert driver.code("cuMemFree_v2", address) == INVALID_VALUE
     assert driver.code("cuMemFreeHost", address + 512) == INVALID_VALUE
     assert driver.code("cuMemHostUnregister", address) == HOST_MEMORY_NOT_REGISTERED
     driver.cuMemFreeHost(address)
+    driver.cuMemHostRegister_v2(pages, PAGE, 0)
+    assert driver.code("cuMemFreeHost", pages) == INVALID_VALUE
+    driver.cuMemHostUnregister(pages)
 
 
 # ---- registered memory ----
@@ -159,7 +162,11 @@ def test_a_copy_does_not_straddle_a_registration(
         code = driver.code("cuMemcpyHtoD_v2", device, pages, 4 * PAGE)
         assert code == INVALID_VALUE
         driver.cuMemcpyHtoD_v2(device, pages, 2 * PAGE)
-    driver.cuMemHostUnregister(pages)
+        driver.cuMemHostUnregister(pages)
+        driver.cuMemHostRegister_v2(pages + 2 * PAGE, 2 * PAGE, 0)
+        assert driver.code("cuMemcpy", device, pages, 4 * PAGE) == INVALID_VALUE
+        driver.cuMemcpy(device, pages, 2 * PAGE)
+        driver.cuMemHostUnregister(pages + 2 * PAGE)
 
 
 def test_the_old_entry_point(driver: Driver, pages: int) -> None:

@@ -370,6 +370,20 @@ def test_read_mostly_copies_and_a_write_collapses(driver: Driver, resident: Resi
         assert resident(address, BLOCK) == 0
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_a_copy_leaves_the_original_where_it_was(
+    driver: Driver, resident: Resident, write: bool
+) -> None:
+    with managed(driver, BLOCK) as address:
+        driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)
+        driver.cuMemAdvise(address, BLOCK, SET_READ_MOSTLY, 0)
+        driver.download(address, 16)
+        if write:  # by the device: its copy is the only one left
+            driver.cuMemsetD8_v2(address, 1, 16)
+        driver.cuMemAdvise(address, BLOCK, UNSET_READ_MOSTLY, 0)
+        assert resident(address, BLOCK) == (BLOCK if write else 0)
+
+
 CARD = """
     driver.cuInit(0)
     driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))
@@ -412,6 +426,35 @@ def test_eviction_takes_what_came_first(sim_table: SimTable, script: Script) -> 
     rest = driver.new("cuMemAlloc_v2", 2 * BLOCK)
     assert resident(a, 2 * BLOCK) == resident(c, 2 * BLOCK) == 0
     assert driver.code("cuMemAlloc_v2", byref(c_uint64()), 1) == OUT_OF_MEMORY
+    """,
+        EMUV_SIM_VRAM=str(4 * BLOCK),
+    )
+
+
+def test_what_is_evicted_is_on_the_host(sim_table: SimTable, script: Script) -> None:
+    script(
+        CARD
+        + """
+    address = driver.new("cuMemAllocManaged", BLOCK, 1)
+    driver.cuMemAdvise(address, BLOCK, 5, 0)           # accessed by device 0
+    driver.cuMemsetD8_v2(address, 1, BLOCK)            # first touch: populated there
+    assert resident(address, BLOCK) == 1
+    driver.cuMemFree_v2(driver.new("cuMemAlloc_v2", 4 * BLOCK))
+    driver.cuMemsetD8_v2(address, 1, BLOCK)            # populated on the host: stays
+    assert resident(address, BLOCK) == 0
+    """,
+        EMUV_SIM_VRAM=str(4 * BLOCK),
+    )
+
+
+def test_what_can_never_fit_evicts_nothing(sim_table: SimTable, script: Script) -> None:
+    script(
+        CARD
+        + """
+    address = driver.new("cuMemAllocManaged", 2 * BLOCK, 1)
+    driver.cuMemPrefetchAsync(address, 2 * BLOCK, 0, None)
+    assert driver.code("cuMemAlloc_v2", byref(c_uint64()), 4 * BLOCK + 1) == OUT_OF_MEMORY
+    assert resident(address, 2 * BLOCK) == 2
     """,
         EMUV_SIM_VRAM=str(4 * BLOCK),
     )

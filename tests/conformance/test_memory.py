@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from ctypes import byref, c_size_t, c_uint, c_uint64
 from itertools import pairwise
 
@@ -197,6 +198,85 @@ def test_the_32_bit_calls_give_32_bit_addresses(sim_table: SimTable, driver: Dri
     assert total.value == min(driver.memory_info()[1], 2**32 - 1)
 
 
+RSS = """
+driver.cuInit(0)
+driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") >> 20
+before = rss()
+"""
+
+
+def test_memory_costs_nothing_until_touched(sim_table: SimTable, script: Script) -> None:
+    script(
+        RSS
+        + """
+whole = driver.new("cuMemAlloc_v2", 8 << 30)
+more = driver.new("cuMemAllocManaged", 64 << 30, 1)
+assert rss() - before < 32
+driver.cuMemsetD8_v2(whole + (7 << 30), 1, 1)
+assert rss() - before < 32
+"""
+    )
+
+
+@pytest.mark.parametrize("size", [4096, 100_000, 900_000, 16 * MIB])
+def test_freed_memory_goes_back(sim_table: SimTable, script: Script, size: int) -> None:
+    script(
+        RSS
+        + f"""
+live = [driver.new("cuMemAlloc_v2", {size}) for _ in range((128 << 20) // {size})]
+for address in live:
+    driver.cuMemsetD8_v2(address, 1, {size})
+assert rss() - before > 100
+for address in live:
+    driver.cuMemFree_v2(address)
+assert rss() - before < 32
+"""
+    )
+
+
+def test_discarded_memory_goes_back(sim_table: SimTable, script: Script) -> None:
+    script(
+        RSS
+        + """
+address = driver.new("cuMemAllocManaged", 128 << 20, 1)
+driver.cuMemsetD8_v2(address, 1, 128 << 20)
+stream = driver.new("cuStreamCreate", 1)
+assert rss() - before > 100
+driver.cuMemDiscardBatchAsync(byref(c_uint64(address)), byref(c_size_t(128 << 20)), 1, 0, stream)
+assert rss() - before < 32
+driver.cuMemsetD8_v2(address, 1, 128 << 20)
+driver.cuMemDiscardBatchAsync(byref(c_uint64(address + 1)), byref(c_size_t((4 << 20) - 1)), 1, 0,
+                              stream)
+assert driver.download(address, 2 << 20) == b"\1" * (2 << 20)  # cut blocks keep their bytes
+"""
+    )
+
+
+def test_released_handles_go_back(sim_table: SimTable, script: Script) -> None:
+    script(
+        RSS
+        + """
+from memory_types import pinned_prop
+size = 128 << 20
+space = driver.new("cuMemAddressReserve", size, 0, 0, 0)
+for turn in range(3):
+    handle = driver.new("cuMemCreate", size, byref(pinned_prop()), 0)
+    driver.cuMemMap(space, size, 0, handle, 0)
+    driver.cuMemSetAccess(space, size, byref(AccessDesc(Location(1, 0), 3)), 1)
+    driver.cuMemsetD8_v2(space, 1, size)
+    assert rss() - before > 100
+    driver.cuMemUnmap(space, size)
+    driver.cuMemRelease(handle)
+    files = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    file, = (f for f in files if os.path.exists(f) and "emuv-sim-vmm" in os.readlink(f))
+    assert os.stat(file).st_blocks == 0
+"""
+    )
+
+
 # Sizes on both sides of every boundary that an allocator may have.
 SIZES = st.one_of(
     st.integers(1, 8 * KIB),
@@ -253,6 +333,26 @@ def test_many_allocations_are_all_found(driver: Driver) -> None:
         driver.cuMemGetAddressRange_v2(byref(base), None, address)
         assert base.value == address
         driver.cuMemFree_v2(address)
+
+
+def test_a_lookup_is_cheap_among_many(sim_table: SimTable, driver: Driver) -> None:
+    """Addresses that come in order, as from a fresh driver, are the worst case of a plain tree."""
+
+    def cost(live: list[int]) -> float:
+        base = c_uint64()
+        picks = random.Random(3).choices(live, k=2000)
+        began = time.thread_time()
+        for address in picks:
+            driver.cuMemGetAddressRange_v2(byref(base), None, address)
+        return time.thread_time() - began
+
+    live = [driver.new("cuMemAlloc_v2", 512) for _ in range(100)]
+    few = min(cost(live) for _ in range(5))
+    live += [driver.new("cuMemAlloc_v2", 512) for _ in range(40_000)]
+    many = min(cost(live) for _ in range(5))
+    for address in sorted(live):
+        driver.cuMemFree_v2(address)
+    assert many < 5 * few
 
 
 def test_threads_share_one_account(sim_table: SimTable, driver: Driver, context: int) -> None:
