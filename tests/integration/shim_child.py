@@ -112,8 +112,9 @@ class Route:
     """One way to get memory: `take(bytes)` gives (code, handle), `give(handle)` the code."""
 
     def __init__(
-        self, d: Driver, take: Callable[[Any, int], int], free: str, piece: int, kind: Any = c_uint64
-    ) -> None:
+        self, d: Driver, take: Callable[[Any, int], int], free: str, piece: int,
+        kind: Any = c_uint64,
+    ) -> None:  # fmt: skip
         self._take, self._free, self.piece, self.d, self._kind = take, free, piece, d, kind
 
     def take(self, size: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.shim_child import SPILLING
-from tests.integration.shim_tools import MIB, OOM, errors, run_child
+from tests.integration.shim_tools import MIB, OOM, run_child
 
 ShimEnv = Callable[..., dict[str, str]]
 
@@ -80,7 +80,7 @@ def test_spills_past_it_or_is_refused_on_every_route(shim_env: ShimEnv, name: st
 @pytest.mark.parametrize("name", ROUTES)
 def test_all_is_given_back(shim_env: ShimEnv, name: str) -> None:
     # GIVEN a program at its limit, spilled pieces included
-    code = """
+    code = f"""
         d = started()
         before = card_used(d)
         route = routes(d)[{name!r}]()
@@ -91,7 +91,7 @@ def test_all_is_given_back(shim_env: ShimEnv, name: str) -> None:
         d.code("cuCtxSynchronize")
         d.check("cuMemFree_v2", d.new("cuMemAlloc_v2", 1))
         answer(held=held(), before=before, after=card_used(d))
-    """.format(name=name)
+    """
     child = run_child(shim_env(vram=128 * MIB, virtual=64 * MIB), code)
     # THEN nothing is charged, and the card has it back
     assert child.answer["held"] == [0, 0, 0, 0]
@@ -148,179 +148,6 @@ def test_refused_by_the_driver_is_charged_nothing(shim_env: ShimEnv) -> None:
     assert child.device().peak_physical_bytes == 256 * MIB
 
 
-class TestReports:
-    def test_total_and_free_are_the_budgets(self, shim_env: ShimEnv) -> None:
-        code = """
-            d = started()
-            total = d.new("cuDeviceTotalMem_v2", 0)
-            first = d.memory_info()
-            d.new("cuMemAlloc_v2", 100 * MIB)
-            second = d.memory_info()
-            d.new("cuMemAlloc_v2", 60 * MIB)
-            answer(total=total, first=first, second=second, third=d.memory_info())
-        """
-        child = run_child(shim_env(vram=128 * MIB, virtual=64 * MIB), code)
-
-        total = 192 * MIB
-        assert child.answer == {
-            "total": total, "first": [total, total], "second": [92 * MIB, total],
-            "third": [32 * MIB, total],
-        }  # fmt: skip
-
-    def test_null_arguments_answer_as_the_driver_does(
-        self, shim_env: ShimEnv, sim_env: dict[str, str]
-    ) -> None:
-        code = """
-            d = started()
-            n, m = c_size_t(), c_size_t()
-            answer(
-                codes=[
-                    d.code("cuMemGetInfo_v2", None, None), d.code("cuMemGetInfo_v2", byref(n), None),
-                    d.code("cuMemGetInfo_v2", None, byref(m)), d.code("cuDeviceTotalMem_v2", None, 0),
-                    d.code("cuDeviceTotalMem_v2", byref(m), 7), d.code("cuMemGetInfo", None, None),
-                    d.code("cuDeviceTotalMem", None, 0), d.code("cuDeviceTotalMem", byref(m), -1),
-                ],
-                free=n.value,
-            )
-        """
-        plain = run_child({**sim_env, "EMUV_SIM_VRAM": str(128 * MIB)}, code)
-        child = run_child(shim_env(vram=128 * MIB), code)
-
-        assert child.answer["free"] == 128 * MIB
-        assert child.answer["codes"][3:] == plain.answer["codes"][3:]
-        # A NULL for one figure, or both, is no reason to fall over (OptiX passes it).
-        assert set(child.answer["codes"][:3]) <= {0, 1}
-
-    def test_32_bit_forms_are_clamped(self, shim_env: ShimEnv) -> None:
-        code = """
-            d = started()
-            f, t, total = c_uint(), c_uint(), c_uint()
-            codes = [d.code("cuMemGetInfo", byref(f), byref(t)), d.code("cuDeviceTotalMem", byref(total), 0)]
-            answer(codes=codes, figures=[f.value, t.value, total.value])
-        """  # noqa: E501
-        env = shim_env(vram=6 << 30, virtual=2 << 30, card=8 << 30)
-        child = run_child(env, code)
-        assert child.answer == {"codes": [0, 0], "figures": [0xFFFFFFFF] * 3}
-        child = run_child(shim_env(vram=96 * MIB), code)
-        assert child.answer["figures"] == [96 * MIB] * 3
-
-    def test_unlimited_reports_the_cards_own(self, shim_env: ShimEnv) -> None:
-        code = """
-            d = started()
-            d.new("cuMemAlloc_v2", 56 * MIB)
-            answer(info=d.memory_info(), total=d.new("cuDeviceTotalMem_v2", 0))
-        """
-        child = run_child(shim_env(vram="none"), code)
-        assert child.answer == {"info": [200 * MIB, 256 * MIB], "total": 256 * MIB}
-
-
-class TestContexts:
-    def test_what_a_context_takes_is_charged(self, shim_env: ShimEnv) -> None:
-        # GIVEN a card on which a context takes 40 MiB
-        env = shim_env(vram=128 * MIB, EMUV_SIM_CONTEXT=str(40 * MIB))
-        code = """
-            d = started()
-            first = d.memory_info()
-            handles, code = routes(d)["cuMemAlloc_v2"]().grab()
-            full = books()
-            d.cuDevicePrimaryCtxRelease_v2(0)
-            answer(first=first, got=len(handles), code=code, full=full, end=held() + [books()["overhead_bytes"]])
-        """  # noqa: E501
-        child = run_child(env, code)
-        # THEN the program gets what is left, and the physical truth is the budget
-        assert child.answer["first"] == [88 * MIB, 128 * MIB]
-        assert (child.answer["got"], child.answer["code"]) == (88, OOM)
-        assert child.answer["full"]["overhead_bytes"] == 40 * MIB
-        assert child.answer["full"]["peak_physical_bytes"] == 128 * MIB
-        # AND all of it is released with the context
-        assert child.answer["end"] == [0, 0, 0, 0, 0]
-
-    @pytest.mark.parametrize("how", ["cuDevicePrimaryCtxRetain", "cuCtxCreate_v2"])
-    def test_a_budget_too_small_for_it_says_both_figures(self, shim_env: ShimEnv, how: str) -> None:
-        env = shim_env(vram=30 * MIB, EMUV_SIM_CONTEXT=str(40 * MIB))
-        code = f"""
-            d = Driver("libcuda.so.1")
-            d.cuInit(0)
-            out = c_uint64(77)
-            code = d.code({how!r}, byref(out), *([0, 0] if "Create" in {how!r} else [0]))
-            answer(code=code, out=out.value, used=card_used(d), held=held())
-        """
-        child = run_child(env, code)
-        assert child.answer == {"code": OOM, "out": 77, "used": 0, "held": [0, 0, 0, 0]}
-        (line,) = errors(child)
-        assert "30 MiB" in line
-        assert "40 MiB" in line
-        assert "emuv: hint: give --vram" in child.stderr
-
-    @pytest.mark.parametrize(
-        "end", ["cuCtxDestroy_v2", "cuCtxDestroy", "cuCtxDetach", "primary release", "primary reset"]
-    )
-    def test_a_context_takes_what_it_held_with_it(self, shim_env: ShimEnv, end: str) -> None:
-        # GIVEN two contexts, each with memory of every kind that belongs to a context
-        code = f"""
-            end = {end!r}
-            d = started()
-            keep = d.new("cuMemAlloc_v2", 3 * MIB)
-            primary = d.new("cuCtxGetCurrent")
-            if not end.startswith("primary"):
-                context = d.new("cuCtxCreate_v2", 0, 0)
-            all_routes = routes(d)
-            for name in ("cuMemAlloc_v2", "cuMemAlloc", "cuMemAllocPitch_v2", "cuMemAllocManaged",
-                         "cuArrayCreate_v2", "cuArray3DCreate_v2", "cuMipmappedArrayCreate"):
-                code, _ = all_routes[name]().take(2 * MIB)
-                assert code == 0, (name, code)
-            d.new("cuMemAlloc_v2", 150 * MIB)  # spills
-            before = held()
-            # WHEN one goes
-            if end == "primary release":
-                d.cuDevicePrimaryCtxRelease_v2(0)
-            elif end == "primary reset":
-                d.cuDevicePrimaryCtxReset_v2(0)
-            else:
-                d.check(end, context)
-                d.cuCtxSetCurrent(primary)
-            answer(before=before, after=held(), used=card_used(d))
-        """
-        child = run_child(shim_env(vram=128 * MIB, virtual=128 * MIB), code)
-        # THEN it takes what it held with it, and nothing of the other's
-        kept = 0 if end.startswith("primary") else 3 * MIB
-        assert child.answer["before"][0] == 17 * MIB
-        assert child.answer["before"][1] == 150 * MIB
-        assert child.answer["after"] == [kept, 0, 0, 1 if kept else 0]
-        assert child.answer["used"] == kept
-
-    def test_the_last_release_counts(self, shim_env: ShimEnv) -> None:
-        code = """
-            d = started()
-            d.new("cuDevicePrimaryCtxRetain", 0)
-            d.new("cuMemAlloc_v2", MIB)
-            d.cuDevicePrimaryCtxRelease_v2(0)
-            first = held()
-            d.cuDevicePrimaryCtxRelease_v2(0)
-            answer(first=first, second=held())
-        """
-        child = run_child(shim_env(vram=128 * MIB), code)
-        assert child.answer == {"first": [MIB, 0, 0, 1], "second": [0, 0, 0, 0]}
-
-    def test_a_wrong_device_is_the_drivers_to_refuse(
-        self, shim_env: ShimEnv, sim_env: dict[str, str]
-    ) -> None:
-        code = """
-            d = Driver("libcuda.so.1")
-            d.cuInit(0)
-            out = c_uint64()
-            answer(codes=[
-                d.code("cuCtxCreate_v2", byref(out), 0, 99), d.code("cuCtxCreate_v2", byref(out), 0, -1),
-                d.code("cuCtxCreate_v2", None, 0, 0), d.code("cuDevicePrimaryCtxRetain", byref(out), 99),
-                d.code("cuDevicePrimaryCtxRetain", None, 0), d.code("cuDevicePrimaryCtxRelease_v2", 99),
-                d.code("cuDevicePrimaryCtxReset_v2", -1), d.code("cuCtxDestroy_v2", None),
-            ])
-        """  # noqa: E501
-        plain = run_child(sim_env, code)
-        child = run_child(shim_env(vram=128 * MIB), code)
-        assert child.answer == plain.answer
-
-
 class TestDevices:
     ENV = {"EMUV_SIM_DEVICES": "2"}  # noqa: RUF012
 
@@ -331,7 +158,8 @@ class TestDevices:
             d.cuCtxSetCurrent(d.new("cuDevicePrimaryCtxRetain", 1))
             b, code_b = routes(d)["cuMemAlloc_v2"]().grab()
             totals = [d.new("cuDeviceTotalMem_v2", i) for i in (0, 1)]
-            answer(got=[len(a), len(b)], codes=[code_a, code_b], totals=totals, info=d.memory_info())
+            answer(got=[len(a), len(b)], codes=[code_a, code_b], totals=totals,
+                   info=d.memory_info())
         """
         env = shim_env(vram=f"0={32 * MIB},1={48 * MIB}", virtual=f"1={16 * MIB}", **self.ENV)
         child = run_child(env, code)
