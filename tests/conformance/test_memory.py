@@ -336,23 +336,25 @@ def test_many_allocations_are_all_found(driver: Driver) -> None:
 
 
 def test_a_lookup_is_cheap_among_many(sim_table: SimTable, driver: Driver) -> None:
-    """Addresses that come in order, as from a fresh driver, are the worst case of a plain tree."""
+    """Addresses that come in order, as they do here, are the worst case of a plain tree."""
+    call = driver.library["cuMemGetAddressRange_v2"]
+    base = c_uint64()
 
     def cost(live: list[int]) -> float:
-        base = c_uint64()
         picks = random.Random(3).choices(live, k=2000)
+        calls = [(byref(base), None, c_uint64(address)) for address in picks]
         began = time.thread_time()
-        for address in picks:
-            driver.cuMemGetAddressRange_v2(byref(base), None, address)
+        for args in calls:
+            call(*args)
         return time.thread_time() - began
 
     live = [driver.new("cuMemAlloc_v2", 512) for _ in range(100)]
     few = min(cost(live) for _ in range(5))
     live += [driver.new("cuMemAlloc_v2", 512) for _ in range(40_000)]
     many = min(cost(live) for _ in range(5))
-    for address in sorted(live):
+    for address in live:
         driver.cuMemFree_v2(address)
-    assert many < 5 * few
+    assert many < 10 * few  # 1 to 4; 23 where the tree is a list
 
 
 def test_threads_share_one_account(sim_table: SimTable, driver: Driver, context: int) -> None:
