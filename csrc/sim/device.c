@@ -13,9 +13,6 @@
 
 #include "internal.h"
 
-#define SIM_CC_MAJOR 8
-#define SIM_CC_MINOR 0
-
 sim_device_t sim_devices[SIM_MAX_DEVICES];
 int sim_device_count;
 

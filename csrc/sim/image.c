@@ -114,8 +114,7 @@ const sim_variable_t *sim_image_variable(const sim_image_t *image, const char *n
 
 typedef struct {
 	const unsigned char *data;
-	size_t size;
-	const Elf64_Shdr *sections;
+	Elf64_Shdr *sections; /* a copy: in the file they lie at any address */
 	unsigned int count;
 	const char *names;
 	size_t names_size;
@@ -148,7 +147,7 @@ static size_t elf_size(const unsigned char *data, size_t known, char why[SIM_WHY
 		fail(why, "an ELF file, but not for an NVIDIA GPU");
 		return 0;
 	}
-	if (!header.e_shnum || header.e_shentsize != sizeof(Elf64_Shdr) || header.e_shoff % 8 ||
+	if (!header.e_shnum || header.e_shentsize != sizeof(Elf64_Shdr) ||
 	    !inside(header.e_shoff, (uint64_t)header.e_shnum * sizeof(Elf64_Shdr), limit) ||
 	    !inside(header.e_phoff, (uint64_t)header.e_phnum * header.e_phentsize, limit) ||
 	    header.e_shstrndx >= header.e_shnum) {
@@ -307,7 +306,7 @@ static CUresult read_symbols(sim_image_t *image, const elf_t *elf, const Elf64_S
 static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shdr *section,
 			   char why[SIM_WHY_BYTES])
 {
-	size_t size = section->sh_size; /* the section table goes with the old bytes */
+	size_t size = section->sh_size;
 	unsigned char *text = malloc(size + 1);
 
 	if (!text)
@@ -321,32 +320,50 @@ static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shd
 	return sim_ptx_scan(image, why);
 }
 
-static CUresult read_cubin(sim_image_t *image, char why[SIM_WHY_BYTES])
+static CUresult read_sections(sim_image_t *image, const elf_t *elf, char why[SIM_WHY_BYTES])
 {
-	const Elf64_Ehdr *header = (const Elf64_Ehdr *)image->data;
-	elf_t elf = { .data = image->data, .size = image->size };
 	CUresult result = CUDA_SUCCESS;
 
-	elf.sections = (const Elf64_Shdr *)(image->data + header->e_shoff);
-	elf.count = header->e_shnum;
-	elf.names = (const char *)image->data + elf.sections[header->e_shstrndx].sh_offset;
-	elf.names_size = elf.sections[header->e_shstrndx].sh_size;
-	if (elf.sections[header->e_shstrndx].sh_type != SHT_STRTAB)
-		return fail(why, "the ELF section names are no string table");
-	/* The architecture sits in the flags: bits 8 to 15 of newer files, 0 to 7 of older. */
-	image->target = header->e_ident[EI_ABIVERSION] >= 8 ? (header->e_flags >> 8) & 0xff
-							     : header->e_flags & 0xff;
-	for (unsigned int i = 0; i < elf.count && result == CUDA_SUCCESS; i++) {
-		const Elf64_Shdr *section = &elf.sections[i];
-
-		if (section->sh_type == SHT_PROGBITS &&
-		    strcmp(section_name(&elf, i), SIM_ELF_PTX_SECTION) == 0)
-			return unwrap_ptx(image, &elf, section, why);
-		if (section->sh_type == SHT_SYMTAB)
-			result = read_symbols(image, &elf, section);
+	for (unsigned int i = 0; i < elf->count; i++)
+		if (elf->sections[i].sh_type == SHT_PROGBITS &&
+		    strcmp(section_name(elf, i), SIM_ELF_PTX_SECTION) == 0)
+			return unwrap_ptx(image, elf, &elf->sections[i], why);
+	/* Code runs on the major version it was made for, of no older minor version. */
+	if (image->target / 10 != SIM_CC_MAJOR || image->target % 10 > SIM_CC_MINOR) {
+		snprintf(why, SIM_WHY_BYTES, "a cubin for sm_%d, on a device of sm_%d%d",
+			 image->target, SIM_CC_MAJOR, SIM_CC_MINOR);
+		return CUDA_ERROR_NO_BINARY_FOR_GPU;
 	}
-	if (result == CUDA_ERROR_INVALID_IMAGE)
-		return fail(why, "the ELF symbols are damaged");
+	for (unsigned int i = 0; i < elf->count && result == CUDA_SUCCESS; i++)
+		if (elf->sections[i].sh_type == SHT_SYMTAB)
+			result = read_symbols(image, elf, &elf->sections[i]);
+	return result == CUDA_ERROR_INVALID_IMAGE ? fail(why, "the ELF symbols are damaged")
+						  : result;
+}
+
+static CUresult read_cubin(sim_image_t *image, char why[SIM_WHY_BYTES])
+{
+	elf_t elf = { .data = image->data };
+	const Elf64_Shdr *names;
+	Elf64_Ehdr header;
+	CUresult result;
+
+	memcpy(&header, image->data, sizeof(header));
+	elf.count = header.e_shnum;
+	elf.sections = malloc(elf.count * sizeof(*elf.sections));
+	if (!elf.sections)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	memcpy(elf.sections, image->data + header.e_shoff, elf.count * sizeof(*elf.sections));
+	names = &elf.sections[header.e_shstrndx];
+	elf.names = (const char *)image->data + names->sh_offset;
+	elf.names_size = names->sh_size;
+	/* The architecture sits in the flags: bits 8 to 15 of newer files, 0 to 7 of older. */
+	image->target = (header.e_ident[EI_ABIVERSION] >= 8 ? header.e_flags >> 8
+							    : header.e_flags) & 0xff;
+	result = names->sh_type == SHT_STRTAB
+			 ? read_sections(image, &elf, why)
+			 : fail(why, "the ELF section names are no string table");
+	free(elf.sections);
 	return result;
 }
 

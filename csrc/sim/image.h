@@ -54,7 +54,8 @@ typedef struct {
 /*
  * Reads an image of `size` bytes, or of as many as its own headers say (a text: up to
  * its NUL) where size is 0.  On failure `why` says what is wrong, in words.
- * Errors: CUDA_ERROR_INVALID_IMAGE, _INVALID_PTX, _INVALID_VALUE, _OUT_OF_MEMORY.
+ * Errors: CUDA_ERROR_INVALID_IMAGE, _INVALID_PTX, _NO_BINARY_FOR_GPU, _INVALID_VALUE,
+ * _OUT_OF_MEMORY.
  */
 CUresult sim_image_read(const void *data, size_t size, sim_image_t **image,
 			char why[SIM_WHY_BYTES]);

@@ -34,6 +34,9 @@
 #include "cuda_abi.h"
 
 #define SIM_DRIVER_VERSION 13000
+/* The compute capability of every simulated card. */
+#define SIM_CC_MAJOR 8
+#define SIM_CC_MINOR 0
 #define SIM_BLOCK_BYTES ((size_t)2 << 20)
 #define SIM_MAX_DEVICES 16
 

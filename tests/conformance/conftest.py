@@ -2,9 +2,10 @@
 """Driver behaviour, stated once: run on the simulated GPU, and on a real driver.
 
 EMUV_CONFORMANCE_DRIVER: unset or `sim`, the simulated GPU; `real`, the system's
-libcuda.so.1; a path, that library.  EMUV_CONFORMANCE_SIM: another simulated
-libcuda.so.1 than the built one.  Tests that ask for `sim_table` are about the
-simulated GPU itself and are skipped elsewhere.
+libcuda.so.1; a path, that library (libemuv.so in front of either, with its EMUV_*
+set, must behave the same).  EMUV_CONFORMANCE_SIM: another simulated libcuda.so.1 than
+the built one.  Tests that ask for `sim_table` are about the simulated GPU and are
+skipped elsewhere; those that ask for `bare_sim`, about its library itself.
 """
 
 from __future__ import annotations
@@ -86,6 +87,14 @@ def sim_table(driver: Driver) -> SimTable:
     if table is None:
         pytest.skip("about the simulated GPU only")
     return table
+
+
+@pytest.fixture
+def bare_sim(driver: Driver, sim_table: SimTable) -> SimTable:
+    """`sim_table`, where nothing is in front of the simulated GPU; else a skip."""
+    if not Path(driver.path).name.startswith("libcuda"):
+        pytest.skip("about the simulated GPU's library only")
+    return sim_table
 
 
 @pytest.fixture

@@ -352,7 +352,7 @@ def test_verbose_names_the_failure(script: Script, sim_table: SimTable) -> None:
     assert out.stderr == ""  # type: ignore[attr-defined]
 
 
-def test_closing_the_library_under_a_living_thread(script: Script, sim_table: SimTable) -> None:
+def test_closing_the_library_under_a_living_thread(script: Script, bare_sim: SimTable) -> None:
     out = script(
         START
         + """

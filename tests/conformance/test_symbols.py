@@ -47,7 +47,7 @@ def version(driver: Driver) -> int:
 
 
 def test_exports_are_those_of_the_version(
-    driver: Driver, version: int, sim_table: SimTable
+    driver: Driver, version: int, bare_sim: SimTable
 ) -> None:
     assert version == 13000
     with Path(driver.path).open("rb") as file:
@@ -57,7 +57,7 @@ def test_exports_are_those_of_the_version(
 
 
 def test_every_row_is_found_at_its_version(
-    driver: Driver, version: int, sim_table: SimTable
+    driver: Driver, version: int, bare_sim: SimTable
 ) -> None:
     wrong = []
     for symbol, name, since, flag in ROWS:
