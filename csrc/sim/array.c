@@ -299,7 +299,7 @@ static CUresult describe(CUarray handle, CUDA_ARRAY3D_DESCRIPTOR *d)
 SIM_API(cuArrayGetDescriptor_v2, CUDA_ARRAY_DESCRIPTOR *d, CUarray array)
 {
 	SIM_ENTER(cuArrayGetDescriptor_v2);
-	CUDA_ARRAY3D_DESCRIPTOR full;
+	CUDA_ARRAY3D_DESCRIPTOR full = { 0 };
 	if (!d)
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = describe(array, &full);
@@ -312,7 +312,7 @@ SIM_API(cuArrayGetDescriptor_v2, CUDA_ARRAY_DESCRIPTOR *d, CUarray array)
 SIM_API(cuArrayGetDescriptor, CUDA_ARRAY_DESCRIPTOR_v1 *d, CUarray array)
 {
 	SIM_ENTER(cuArrayGetDescriptor);
-	CUDA_ARRAY3D_DESCRIPTOR full;
+	CUDA_ARRAY3D_DESCRIPTOR full = { 0 };
 	if (!d)
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = describe(array, &full);
@@ -331,7 +331,7 @@ SIM_API(cuArray3DGetDescriptor_v2, CUDA_ARRAY3D_DESCRIPTOR *d, CUarray array)
 SIM_API(cuArray3DGetDescriptor, CUDA_ARRAY3D_DESCRIPTOR_v1 *d, CUarray array)
 {
 	SIM_ENTER(cuArray3DGetDescriptor);
-	CUDA_ARRAY3D_DESCRIPTOR full;
+	CUDA_ARRAY3D_DESCRIPTOR full = { 0 };
 	if (!d)
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = describe(array, &full);
