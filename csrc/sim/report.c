@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -119,17 +120,25 @@ static void list_devices(FILE *file)
 void sim_report_write(void)
 {
 	char beside[sizeof(sim_config.report) + 16];
+	struct timespec limit;
 	FILE *file;
 
 	if (!sim_config.report[0] || sim_forked())
 		return;
+	/* exit() from a signal handler may have interrupted a call that holds the lock. */
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 2;
+	if (pthread_mutex_timedlock(&sim_lock, &limit) != 0) {
+		sim_say("error: EMUV_SIM_REPORT: the process ends inside of a call; no report");
+		return;
+	}
 	snprintf(beside, sizeof(beside), "%s.%d", sim_config.report, (int)getpid());
 	file = fopen(beside, "we");
 	if (!file) {
 		sim_say("error: EMUV_SIM_REPORT=\"%s\": cannot write there: %m", sim_config.report);
+		sim_lock_drop();
 		return;
 	}
-	sim_lock_take();
 	fprintf(file, "{\n  \"version\": 1,\n  \"pid\": %d,\n  \"driver_version\": %d,\n",
 		(int)getpid(), SIM_DRIVER_VERSION);
 	list_calls(file, "calls", true);
