@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,3 +71,21 @@ def test_no_file_outgrows_a_head() -> None:
         if p.name != "driver_api.def" and (n := p.read_text().count("\n")) > LONGEST
     }
     assert long == {}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    def anchors(path: Path) -> set[str]:
+        titles = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+        words = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
+        return {word.replace(" ", "-") for word in words}
+
+    broken = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            if "://" in link:
+                continue
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                broken.append(f"{page.name}: {link}")
+    assert broken == []
