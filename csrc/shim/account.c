@@ -13,6 +13,7 @@ static emuv_ledger_t ledger;
 static emuv_budget_device_t devices[EMUV_MAX_DEVICES];
 static uint64_t applied_generation;
 static uint32_t allocation;
+static uint64_t last_serial; /* of entries, in the order of entering */
 static uint32_t over; /* atomic; bit i: device i's resident heads exceed its vram */
 static bool said_spill, said_denial;
 
@@ -123,6 +124,7 @@ static void enter(emuv_entry_t *entry)
 {
 	emuv_entry_t old;
 
+	entry->serial = ++last_serial;
 	if (emuv_ledger_insert(&ledger, entry, &old)) {
 		emuv_grant_t gone = grant_of(&old);
 
@@ -217,6 +219,58 @@ void emuv_account_restore(const emuv_entry_t *entry)
 	pthread_mutex_unlock(&lock);
 }
 
+bool emuv_account_extend(CUdevice device, emuv_grant_t *grant, uint64_t bytes)
+{
+	emuv_grant_t more;
+	bool granted;
+
+	pthread_mutex_lock(&lock);
+	granted = emuv_budget_reserve(&devices[device], bytes, 0, &more);
+	if (granted)
+		grant->bytes += bytes;
+	publish(device);
+	pthread_mutex_unlock(&lock);
+	return granted;
+}
+
+void emuv_account_handle_more(uint64_t handle, uint64_t id, CUdevice device)
+{
+	emuv_entry_t fresh = {
+		.kind = EMUV_KIND_VMM_HANDLE, .key = handle, .link = id,
+		.device = (int16_t)device, .placement = EMUV_PLACED_NOWHERE,
+	};
+	emuv_entry_t *found;
+
+	pthread_mutex_lock(&lock);
+	found = emuv_ledger_find(&ledger, EMUV_KIND_VMM_HANDLE, handle);
+	if (found && found->link == id)
+		found->references++;
+	else if (!emuv_ledger_promise(&ledger))
+		enter(&fresh);
+	/* Else the handle stays unknown and its memory charged: too much, never too little. */
+	pthread_mutex_unlock(&lock);
+}
+
+bool emuv_account_handle_less(uint64_t handle, emuv_entry_t *entry, bool *last)
+{
+	emuv_entry_t *found;
+
+	pthread_mutex_lock(&lock);
+	found = emuv_ledger_find(&ledger, EMUV_KIND_VMM_HANDLE, handle);
+	if (found) {
+		*entry = *found;
+		*last = found->references == 0;
+		if (*last) {
+			emuv_ledger_take(&ledger, EMUV_KIND_VMM_HANDLE, handle, entry);
+			ledger.promised++;
+		} else {
+			found->references--;
+		}
+	}
+	pthread_mutex_unlock(&lock);
+	return found != NULL;
+}
+
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry)
 {
 	const emuv_entry_t *found;
@@ -278,9 +332,15 @@ uint64_t emuv_account_mapping(uint64_t address)
 
 /* ---- contexts ---- */
 
-static bool owned_by(const emuv_entry_t *entry, const void *context)
+typedef struct {
+	uint64_t context, mark;
+} owner_t;
+
+static bool owned_by(const emuv_entry_t *entry, const void *argument)
 {
-	return entry->context == (uint64_t)(uintptr_t)context &&
+	const owner_t *owner = argument;
+
+	return entry->context == owner->context && entry->serial <= owner->mark &&
 	       !(entry->flags & EMUV_ENTRY_STREAM_ORDER);
 }
 
@@ -290,12 +350,24 @@ static void uncharge_each(const emuv_entry_t *entry, void *state)
 	uncharge(entry);
 }
 
-void emuv_account_context_gone(CUcontext context)
+uint64_t emuv_account_mark(void)
 {
+	uint64_t mark;
+
+	pthread_mutex_lock(&lock);
+	mark = last_serial;
+	pthread_mutex_unlock(&lock);
+	return mark;
+}
+
+void emuv_account_context_gone(CUcontext context, uint64_t mark)
+{
+	const owner_t owner = { (uint64_t)(uintptr_t)context, mark };
+
 	if (!context)
 		return;
 	pthread_mutex_lock(&lock);
-	emuv_ledger_take_all(&ledger, owned_by, uncharge_each, context, NULL);
+	emuv_ledger_take_all(&ledger, owned_by, uncharge_each, &owner, NULL);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -345,15 +417,14 @@ bool emuv_account_over(CUdevice device)
 	return __atomic_load_n(&over, __ATOMIC_RELAXED) & (1u << device);
 }
 
-size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
+size_t emuv_account_demote(CUdevice device, emuv_entry_t *pieces, size_t max)
 {
 	emuv_budget_device_t *d = &devices[device];
 	uint64_t excess;
 	size_t n = 0;
 
 	pthread_mutex_lock(&lock);
-	excess = d->counters.device_bytes + d->counters.resident_bytes +
-		 d->counters.overhead_bytes;
+	excess = emuv_budget_physical(d);
 	excess = excess > d->vram ? excess - d->vram : 0;
 	for (size_t i = 0; i < ledger.n_entries && n < max && excess; i++) {
 		emuv_entry_t *entry = &ledger.entries[i];
@@ -366,9 +437,10 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
 		if (give > entry->resident)
 			give = entry->resident;
 		entry->resident -= give;
-		ranges[n] = *entry;
-		ranges[n].key += entry->resident;
-		ranges[n++].bytes = give;
+		pieces[n] = *entry;
+		pieces[n].link = entry->key;
+		pieces[n].key += entry->resident;
+		pieces[n++].bytes = give;
 		excess -= give < excess ? give : excess;
 	}
 	if (n < max)
@@ -377,12 +449,21 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max)
 	return n;
 }
 
-void emuv_account_demoted(CUdevice device, uint64_t bytes)
+void emuv_account_demoted(const emuv_entry_t *piece, bool moved)
 {
+	emuv_device_counters_t *c = &devices[piece->device].counters;
+	emuv_entry_t *entry;
+
 	pthread_mutex_lock(&lock);
-	devices[device].counters.resident_bytes -= bytes;
-	devices[device].counters.prefetch_host_bytes += bytes;
-	publish(device);
+	entry = emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, piece->link);
+	if (!moved && entry && entry->serial == piece->serial)
+		entry->resident += piece->bytes;
+	else
+		/* Moved, or freed meanwhile, which a driver answers with an error too. */
+		c->resident_bytes -= piece->bytes;
+	if (moved)
+		c->prefetch_host_bytes += piece->bytes;
+	publish(piece->device);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -398,10 +479,20 @@ void emuv_account_report(CUdevice device, emuv_report_t *report)
 		.visible = emuv_budget_visible(d),
 		.free = emuv_budget_free(d),
 		.vram = d->vram,
-		.overhead = d->counters.overhead_bytes,
+		.room = emuv_budget_room(d),
 		.policy = d->policy,
 	};
 	pthread_mutex_unlock(&lock);
+}
+
+uint64_t emuv_account_physical(CUdevice device)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&lock);
+	bytes = emuv_budget_physical(&devices[device]);
+	pthread_mutex_unlock(&lock);
+	return bytes;
 }
 
 void emuv_account_call(CUdevice device, int function)
@@ -430,7 +521,8 @@ void emuv_account_start(const emuv_config_t *config, emuv_segment_t *shared, int
 	segment = shared ? shared : &private_segment;
 	if (!shared)
 		segment->control = config->control;
-	applied_generation = segment->control.generation;
+	/* What a controller has written since the file got its name counts as news. */
+	applied_generation = config->control.generation;
 	apply(&config->control);
 	for (int i = 0; i < n_devices; i++)
 		publish(i);

@@ -41,16 +41,27 @@ void emuv_account_restore(const emuv_entry_t *entry);
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 /* Enters what is charged nothing (a pool, a VMM handle); -ENOMEM. */
 int emuv_account_note(const emuv_entry_t *entry);
+/* More of a device grant, for what turned out larger than asked for; false: no room. */
+bool emuv_account_extend(CUdevice device, emuv_grant_t *grant, uint64_t bytes);
+/*
+ * VMM handles, in one step each.  `more`: one more reference to the handle of
+ * allocation `id`, which is entered if need be.  `less`: one less; the last takes
+ * the entry out, as emuv_account_take does.  *entry is a copy.
+ */
+void emuv_account_handle_more(uint64_t handle, uint64_t id, CUdevice device);
+bool emuv_account_handle_less(uint64_t handle, emuv_entry_t *entry, bool *last);
 /* Adds to an entry's references and returns the sum; 0 takes the entry and frees its charge. */
 uint32_t emuv_account_refer(enum emuv_kind kind, uint64_t key, int change);
 /* The id of the VMM allocation mapped at `address`, 0 where there is none. */
 uint64_t emuv_account_mapping(uint64_t address);
 
 /*
- * The context is gone and with it all it owned; `primary` too takes nothing of
- * pools and VMM, which belong to the device.
+ * The context is gone and with it all it owned, but nothing of pools and VMM, which
+ * belong to the device.  Only what was entered up to `mark`, an earlier
+ * emuv_account_mark(): the driver may have given the handle to a new context since.
  */
-void emuv_account_context_gone(CUcontext context);
+uint64_t emuv_account_mark(void);
+void emuv_account_context_gone(CUcontext context, uint64_t mark);
 /* Charges a context's own bytes; false: vram cannot hold them. */
 bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags);
 void emuv_account_overhead_gone(CUdevice device, uint64_t bytes);
@@ -58,11 +69,13 @@ void emuv_account_overhead_gone(CUdevice device, uint64_t bytes);
 /* Hints were issued for this many bytes. */
 void emuv_account_hints(CUdevice device, uint64_t advised, uint64_t to_device, uint64_t to_host);
 /*
- * After vram was lowered: takes up to `max` resident heads off the books' ledger
- * side and hands out their ranges; emuv_account_demoted then uncharges them.
+ * After vram was lowered: picks up to `max` pieces of resident heads (key: address,
+ * link: the range they are of) and notes them as leaving; each then goes to
+ * emuv_account_demoted, which uncharges it or, where the driver did not move it,
+ * gives it back to its range.
  */
-size_t emuv_account_demote(CUdevice device, emuv_entry_t *ranges, size_t max);
-void emuv_account_demoted(CUdevice device, uint64_t bytes);
+size_t emuv_account_demote(CUdevice device, emuv_entry_t *pieces, size_t max);
+void emuv_account_demoted(const emuv_entry_t *piece, bool moved);
 /*
  * Takes up what a controller wrote; true where a lowered vram leaves resident heads
  * of the device over it.  Two atomic loads where nothing happened.
@@ -74,10 +87,12 @@ typedef struct {
 	uint64_t visible; /* EMUV_UNLIMITED: the driver's own answer stands */
 	uint64_t free;
 	uint64_t vram;
-	uint64_t overhead;
+	uint64_t room; /* for plain device memory */
 	uint32_t policy;
 } emuv_report_t;
 void emuv_account_report(CUdevice device, emuv_report_t *report);
+/* Bytes charged as being on the device. */
+uint64_t emuv_account_physical(CUdevice device);
 /* Counts a call of a hooked function. */
 void emuv_account_call(CUdevice device, int function);
 void emuv_account_uncounted(CUdevice device);

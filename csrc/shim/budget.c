@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "budget.h"
 
-static uint64_t physical(const emuv_budget_device_t *d)
+uint64_t emuv_budget_physical(const emuv_budget_device_t *d)
 {
 	return d->counters.device_bytes + d->counters.resident_bytes + d->counters.overhead_bytes;
 }
@@ -13,8 +13,8 @@ static uint64_t used(const emuv_budget_device_t *d)
 
 void emuv_budget_held(emuv_budget_device_t *d)
 {
-	if (physical(d) > d->counters.peak_physical_bytes)
-		d->counters.peak_physical_bytes = physical(d);
+	if (emuv_budget_physical(d) > d->counters.peak_physical_bytes)
+		d->counters.peak_physical_bytes = emuv_budget_physical(d);
 	if (used(d) > d->counters.peak_used_bytes)
 		d->counters.peak_used_bytes = used(d);
 }
@@ -23,13 +23,13 @@ uint64_t emuv_budget_room(const emuv_budget_device_t *d)
 {
 	if (d->vram == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
-	return d->vram > physical(d) ? d->vram - physical(d) : 0;
+	return d->vram > emuv_budget_physical(d) ? d->vram - emuv_budget_physical(d) : 0;
 }
 
 uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
 {
 	uint64_t vram = d->vram;
-	uint64_t extra = d->policy == EMUV_POLICY_SPILL ? d->virtual_bytes : 0;
+	uint64_t extra = d->policy == EMUV_POLICY_SPILL && d->can_spill ? d->virtual_bytes : 0;
 
 	if (d->counters.card_bytes && vram > d->counters.card_bytes) {
 		/* No limit and nothing extra: the card's own answer stands. */
@@ -88,7 +88,8 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 void emuv_budget_denied(emuv_budget_device_t *d, uint64_t bytes)
 {
 	d->counters.denials++;
-	d->counters.denied_bytes += bytes;
+	if (__builtin_add_overflow(d->counters.denied_bytes, bytes, &d->counters.denied_bytes))
+		d->counters.denied_bytes = UINT64_MAX;
 }
 
 void emuv_budget_release(emuv_budget_device_t *d, const emuv_grant_t *grant)

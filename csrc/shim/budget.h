@@ -56,6 +56,8 @@ void emuv_budget_release(emuv_budget_device_t *device, const emuv_grant_t *grant
 /* A spill has come about: counts it. */
 void emuv_budget_spilled(emuv_budget_device_t *device, const emuv_grant_t *grant, bool card_full);
 
+/* What is charged as being on the device. */
+uint64_t emuv_budget_physical(const emuv_budget_device_t *device);
 /* Room for plain device memory; 0 when over. */
 uint64_t emuv_budget_room(const emuv_budget_device_t *device);
 /* vram + virtual, no more than the card where vram is; EMUV_UNLIMITED when not limited. */

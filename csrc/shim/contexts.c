@@ -24,15 +24,17 @@ static emuv_context_t *find(CUcontext context)
 	return NULL;
 }
 
-bool emuv_contexts_add(CUcontext context, CUdevice device, bool primary, uint64_t overhead)
+enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context)
 {
-	bool added = false;
+	enum emuv_contexts_added added = EMUV_CONTEXT_ADDED;
 
 	pthread_mutex_lock(&lock);
-	if (!find(context) && n_contexts < MAX_CONTEXTS) {
-		contexts[n_contexts++] = (emuv_context_t){ context, device, primary, overhead, NULL };
-		added = true;
-	}
+	if (find(context->context))
+		added = EMUV_CONTEXT_KNOWN;
+	else if (n_contexts == MAX_CONTEXTS)
+		added = EMUV_CONTEXTS_FULL;
+	else
+		contexts[n_contexts++] = *context;
 	pthread_mutex_unlock(&lock);
 	return added;
 }
@@ -111,17 +113,16 @@ bool emuv_where_current(emuv_where_t *where)
 
 bool emuv_where_stream(CUstream stream, emuv_where_t *where)
 {
-	CUcontext current;
+	CUcontext current = NULL;
 
-	if (!emuv_where_current(where))
-		return false;
 	if (!stream || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD)
-		return true;
-	current = where->context;
-	/* Refused for a stream that is none, which the call itself will be too. */
+		return emuv_where_current(where);
+	/* A stream says where by itself: the thread may have no context current. */
 	if (g_real.cuStreamGetCtx(stream, &where->context))
 		return uncounted();
-	return where->context == current || device_of(where->context, true, &where->device) ||
+	if (g_real.cuCtxGetCurrent(&current))
+		current = NULL;
+	return device_of(where->context, where->context != current, &where->device) ||
 	       uncounted();
 }
 

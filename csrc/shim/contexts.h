@@ -9,12 +9,6 @@
 #include "account.h"
 #include "cuda_abi.h"
 
-/* Enters a context with what it was charged; a known one is left alone and answers false. */
-bool emuv_contexts_add(CUcontext context, CUdevice device, bool primary, uint64_t overhead);
-/*
- * A context is being destroyed: forgets it.  Its side stream goes with it, and
- * its own bytes are for the caller to uncharge.  Device -1: unknown context.
- */
 typedef struct {
 	CUcontext context;
 	CUdevice device;
@@ -22,6 +16,14 @@ typedef struct {
 	uint64_t overhead;
 	CUstream side;
 } emuv_context_t;
+
+/* Enters a context with what it is charged.  A known one is left alone. */
+enum emuv_contexts_added { EMUV_CONTEXT_ADDED, EMUV_CONTEXT_KNOWN, EMUV_CONTEXTS_FULL };
+enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context);
+/*
+ * Takes a context out; false: not known.  Its side stream goes with it, and its own
+ * bytes are for the caller to uncharge.
+ */
 bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed);
 /* The primary context of a device, NULL if not seen. */
 CUcontext emuv_contexts_primary(CUdevice device);

@@ -7,72 +7,85 @@
 #include <time.h>
 
 #include "real.h"
+#include "relaxed.h"
 
-typedef struct waiting {
-	struct waiting *next;
+#define BUSY_WAIT_S 10
+
+struct emuv_waiting {
+	emuv_waiting_t *next;
 	emuv_entry_t entry;
+	CUcontext context; /* the stream's, and so the event's */
 	CUevent event;
-} waiting_t;
+	bool busy; /* a thread is asking the driver about it */
+	uint64_t pass; /* the last reap that looked at it */
+};
 
-/* Oldest first.  The lock guards the list only; no driver call under it. */
+/*
+ * Oldest first.  The lock guards the list and `busy`; no driver call is made under
+ * it.  What is busy stays on the list: others see that it still waits.
+ */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static waiting_t *first, **last = &first;
+static pthread_cond_t idle = PTHREAD_COND_INITIALIZER; /* something ceased to be busy */
+static emuv_waiting_t *first;
 static int n_waiting; /* atomic */
 
-static void append(waiting_t *w)
+static void append(emuv_waiting_t *w)
 {
+	emuv_waiting_t **at = &first;
+
 	w->next = NULL;
+	w->busy = false;
 	pthread_mutex_lock(&lock);
-	*last = w;
-	last = &w->next;
+	while (*at)
+		at = &(*at)->next;
+	*at = w;
 	__atomic_fetch_add(&n_waiting, 1, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&lock);
 }
 
-/* Takes the whole list: whoever works on it owns it. */
-static waiting_t *take_all(void)
+/* Lock held. */
+static void unlink_waiting(emuv_waiting_t *w)
 {
-	waiting_t *list;
+	emuv_waiting_t **at = &first;
 
-	pthread_mutex_lock(&lock);
-	list = first;
-	first = NULL;
-	last = &first;
-	__atomic_store_n(&n_waiting, 0, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&lock);
-	return list;
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	__atomic_fetch_sub(&n_waiting, 1, __ATOMIC_RELAXED);
 }
 
 /*
- * Frees it if its time has come.  In its own context: the calling thread's may be
- * another, or (cuMemCreate) none, and the driver then frees nothing.
+ * Asks whether its time has come, in its own context: the calling thread's may be
+ * another or none.  Where that context cannot be entered nothing is done: its
+ * handle may already be another's.
  */
-static bool finish(waiting_t *w)
+static bool finish(emuv_waiting_t *w)
 {
-	bool pushed = !g_real.cuCtxPushCurrent_v2((CUcontext)(uintptr_t)w->entry.context);
-	bool ready = g_real.cuEventQuery(w->event) != CUDA_ERROR_NOT_READY;
 	CUcontext popped;
+	bool ready;
 
+	if (g_real.cuCtxPushCurrent_v2(w->context))
+		return false;
+	ready = g_real.cuEventQuery(w->event) != CUDA_ERROR_NOT_READY;
 	if (ready) {
 		g_real.cuEventDestroy_v2(w->event);
 		/* Refused, the range is lost to the program either way: it gave it up. */
 		g_real.cuMemFree_v2(w->entry.key);
-		emuv_account_freed(&w->entry);
-		free(w);
 	}
-	if (pushed)
-		g_real.cuCtxPopCurrent_v2(&popped);
+	g_real.cuCtxPopCurrent_v2(&popped);
 	return ready;
 }
 
-CUresult emuv_deferred_free(const emuv_entry_t *entry, CUstream stream, bool per_thread)
+CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
+			    bool per_thread)
 {
-	waiting_t *w = malloc(sizeof *w);
+	emuv_waiting_t *w = calloc(1, sizeof *w);
 	CUresult result;
 
 	if (!w)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	w->entry = *entry;
+	w->context = context;
 	result = g_real.cuEventCreate(&w->event, CU_EVENT_DISABLE_TIMING);
 	if (!result) {
 		result = per_thread ? g_real.cuEventRecord_ptsz(w->event, stream) :
@@ -88,65 +101,137 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUstream stream, bool per
 	return CUDA_SUCCESS;
 }
 
+/* The next to look at in this pass, made busy; NULL: all have been looked at. */
+static emuv_waiting_t *claim(uint64_t pass)
+{
+	emuv_waiting_t *w;
+
+	pthread_mutex_lock(&lock);
+	for (w = first; w && (w->busy || w->pass >= pass); w = w->next)
+		;
+	if (w) {
+		w->busy = true;
+		w->pass = pass;
+	}
+	pthread_mutex_unlock(&lock);
+	return w;
+}
+
 void emuv_deferred_reap(void)
 {
-	waiting_t *list, *next;
+	static uint64_t passes;
+	emuv_waiting_t *w;
+	uint64_t pass;
+	int mode;
 
 	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
 		return;
-	for (list = take_all(); list; list = next) {
-		next = list->next;
-		if (!finish(list))
-			append(list);
+	pass = __atomic_add_fetch(&passes, 1, __ATOMIC_RELAXED);
+	mode = emuv_relaxed_enter();
+	while ((w = claim(pass))) {
+		bool finished = finish(w);
+
+		if (finished)
+			emuv_account_freed(&w->entry);
+		pthread_mutex_lock(&lock);
+		w->busy = false;
+		if (finished)
+			unlink_waiting(w);
+		pthread_cond_broadcast(&idle);
+		pthread_mutex_unlock(&lock);
+		if (finished)
+			free(w);
 	}
+	emuv_relaxed_leave(mode);
 }
 
-bool emuv_deferred_wait_one(void)
+uint64_t emuv_deferred_bytes(CUdevice device)
 {
-	const struct timespec pause = { 0, 50000 };
-	waiting_t *oldest;
+	uint64_t bytes = 0;
 
+	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
+		return 0;
 	pthread_mutex_lock(&lock);
-	oldest = first;
-	if (oldest) {
-		first = oldest->next;
-		if (!first)
-			last = &first;
-		__atomic_fetch_sub(&n_waiting, 1, __ATOMIC_RELAXED);
+	for (const emuv_waiting_t *w = first; w; w = w->next)
+		if (w->entry.device == device)
+			bytes += w->entry.bytes;
+	pthread_mutex_unlock(&lock);
+	return bytes;
+}
+
+bool emuv_deferred_waits(CUdeviceptr address)
+{
+	const emuv_waiting_t *w;
+
+	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
+		return false;
+	pthread_mutex_lock(&lock);
+	for (w = first; w && w->entry.key != address; w = w->next)
+		;
+	pthread_mutex_unlock(&lock);
+	return w != NULL;
+}
+
+emuv_waiting_t *emuv_deferred_take(CUcontext context)
+{
+	emuv_waiting_t *list = NULL, *w;
+	struct timespec limit;
+
+	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
+		return NULL;
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += BUSY_WAIT_S;
+	pthread_mutex_lock(&lock);
+	for (w = first; w;) {
+		if (w->context != context &&
+		    w->entry.context != (uint64_t)(uintptr_t)context) {
+			w = w->next;
+			continue;
+		}
+		if (w->busy) {
+			/* A query or a free, not a wait: over in a moment. */
+			if (pthread_cond_timedwait(&idle, &lock, &limit))
+				break;
+			w = first;
+			continue;
+		}
+		unlink_waiting(w);
+		w->next = list;
+		list = w;
+		w = first;
 	}
 	pthread_mutex_unlock(&lock);
-	if (!oldest)
-		return false;
-	for (int i = 0; i < EMUV_DEFERRED_WAIT_MS * 20; i++) {
-		if (finish(oldest))
-			return true;
-		nanosleep(&pause, NULL);
-	}
-	append(oldest);
-	return false;
+	return list;
 }
 
-void emuv_deferred_context_gone(CUcontext context)
+void emuv_deferred_gone(emuv_waiting_t *list)
 {
-	waiting_t *list, *next;
+	while (list) {
+		emuv_waiting_t *next = list->next;
 
-	for (list = take_all(); list; list = next) {
-		next = list->next;
-		if (list->entry.context == (uint64_t)(uintptr_t)context) {
-			emuv_account_freed(&list->entry);
-			free(list);
-		} else {
-			append(list);
-		}
+		emuv_account_freed(&list->entry);
+		free(list);
+		list = next;
+	}
+}
+
+void emuv_deferred_put_back(emuv_waiting_t *list)
+{
+	while (list) {
+		emuv_waiting_t *next = list->next;
+
+		append(list);
+		list = next;
 	}
 }
 
 void emuv_deferred_fork_child(void)
 {
 	pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t fresh_condition = PTHREAD_COND_INITIALIZER;
 
 	memcpy(&lock, &fresh, sizeof lock);
+	memcpy(&idle, &fresh_condition, sizeof idle);
 	first = NULL;
-	last = &first;
 	n_waiting = 0;
 }

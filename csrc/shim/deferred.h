@@ -3,7 +3,7 @@
  * Stream-ordered frees of spilled memory.  cuMemFreeAsync does not take managed
  * memory, and cuMemFree is not stream-ordered: so an event is recorded in the
  * stream, and the range is freed once the event has come to pass, by whichever
- * later call looks.  It stays charged until then.
+ * later call looks.  It stays charged, and on the list, until then.
  */
 #ifndef EMUV_DEFERRED_H
 #define EMUV_DEFERRED_H
@@ -12,19 +12,28 @@
 
 /*
  * Takes over an entry (already taken from the ledger) to be freed after what is in
- * `stream` now; the stream's context is current.  An error: nothing was taken over.
+ * `stream` now; the stream's context, `context`, is current.  An error: nothing was
+ * taken over.
  */
-CUresult emuv_deferred_free(const emuv_entry_t *entry, CUstream stream, bool per_thread);
+CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
+			    bool per_thread);
 /* Frees what has become free.  Cheap when nothing waits. */
 void emuv_deferred_reap(void);
+/* Bytes of the device that wait. */
+uint64_t emuv_deferred_bytes(CUdevice device);
+/* The program has freed this address, and its time has not come yet. */
+bool emuv_deferred_waits(CUdeviceptr address);
+
 /*
- * Waits (at most EMUV_DEFERRED_WAIT_MS) for the oldest waiting range and frees it;
- * false where none waits or the time is over.
+ * Around the destruction of a context, with which its events and ranges go.  `take`
+ * sets aside what waits in it, so that nobody touches it meanwhile; afterwards
+ * `gone` uncharges it, or `put_back` undoes the taking.  A list, or NULL.
  */
-#define EMUV_DEFERRED_WAIT_MS 10000
-bool emuv_deferred_wait_one(void);
-/* The context has been destroyed, and with it the ranges and events that wait in it. */
-void emuv_deferred_context_gone(CUcontext context);
+typedef struct emuv_waiting emuv_waiting_t;
+emuv_waiting_t *emuv_deferred_take(CUcontext context);
+void emuv_deferred_gone(emuv_waiting_t *list);
+void emuv_deferred_put_back(emuv_waiting_t *list);
+
 void emuv_deferred_fork_child(void);
 
 #endif

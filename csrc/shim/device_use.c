@@ -3,7 +3,6 @@
 #include "device_use.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,26 +40,28 @@ typedef struct {
 	unsigned int gpu_instance, compute_instance;
 } nvml_process_t;
 
-static struct {
+typedef struct {
 	int (*by_bus_id)(const char *, nvml_device_t *);
 	int (*memory)(nvml_device_t, nvml_memory_t *);
 	int (*processes)(nvml_device_t, unsigned int *, nvml_process_t *);
-} nvml;
-static pthread_once_t nvml_once = PTHREAD_ONCE_INIT;
-static bool nvml_there;
+} nvml_t;
 
-static void nvml_open(void)
+/*
+ * Looked up anew for each context, of which a program makes few: nothing is kept, so
+ * no lock is held over the loader's calls (see resolve.c).  NVML counts its inits.
+ */
+static bool nvml_open(nvml_t *nvml)
 {
 	void *library = emuv_resolve_library("libnvidia-ml.so.1");
 	int (*init)(void);
 
 	if (!library)
-		return;
+		return false;
 	*(void **)&init = dlsym(library, "nvmlInit_v2");
-	*(void **)&nvml.by_bus_id = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
-	*(void **)&nvml.memory = dlsym(library, "nvmlDeviceGetMemoryInfo");
-	*(void **)&nvml.processes = dlsym(library, "nvmlDeviceGetComputeRunningProcesses_v3");
-	nvml_there = init && nvml.by_bus_id && nvml.memory && init() == 0;
+	*(void **)&nvml->by_bus_id = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
+	*(void **)&nvml->memory = dlsym(library, "nvmlDeviceGetMemoryInfo");
+	*(void **)&nvml->processes = dlsym(library, "nvmlDeviceGetComputeRunningProcesses_v3");
+	return init && nvml->by_bus_id && nvml->memory && init() == 0;
 }
 
 /*
@@ -74,12 +75,15 @@ static bool pid_is_global(void)
 	return stat("/proc/self/ns/pid", &namespace) == 0 && namespace.st_ino == 0xEFFFFFFCu;
 }
 
-static bool nvml_process(nvml_device_t handle, uint64_t *bytes)
+/* False: NVML does not tell processes apart here, or does not list this one. */
+static bool nvml_process(const nvml_t *nvml, nvml_device_t handle, bool must_be_listed,
+			 uint64_t *bytes)
 {
-	nvml_process_t list[256];
+	nvml_process_t list[64];
 	unsigned int n = sizeof list / sizeof *list;
+	bool listed = false;
 
-	if (!nvml.processes || !pid_is_global() || nvml.processes(handle, &n, list))
+	if (!nvml->processes || !pid_is_global() || nvml->processes(handle, &n, list))
 		return false;
 	*bytes = 0;
 	for (unsigned int i = 0; i < n; i++)
@@ -88,25 +92,26 @@ static bool nvml_process(nvml_device_t handle, uint64_t *bytes)
 			if (list[i].used == ~0ULL)
 				return false;
 			*bytes += list[i].used;
+			listed = true;
 		}
-	return true;
+	return listed || !must_be_listed;
 }
 
-bool emuv_device_used(CUdevice device, uint64_t *bytes, int *whole_card)
+bool emuv_device_used(CUdevice device, bool has_context, uint64_t *bytes, int *whole_card)
 {
 	const emuv_sim_table_t *sim = sim_table();
 	nvml_device_t handle;
 	nvml_memory_t memory;
+	nvml_t nvml;
 	char bus_id[32];
 
 	*whole_card = 0;
 	if (sim)
 		return sim->device_used(device, bytes) == CUDA_SUCCESS;
-	pthread_once(&nvml_once, nvml_open);
-	if (!nvml_there || g_real.cuDeviceGetPCIBusId(bus_id, sizeof bus_id, device) ||
+	if (!nvml_open(&nvml) || g_real.cuDeviceGetPCIBusId(bus_id, sizeof bus_id, device) ||
 	    nvml.by_bus_id(bus_id, &handle))
 		return false;
-	if (nvml_process(handle, bytes))
+	if (nvml_process(&nvml, handle, has_context, bytes))
 		return true;
 	*whole_card = 1;
 	if (nvml.memory(handle, &memory))

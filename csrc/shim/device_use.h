@@ -15,8 +15,10 @@
 bool emuv_device_is_sim(void);
 /*
  * Bytes in use on `device`: by this process where the source can tell
- * (*whole_card 0), else on the whole card.  False: no source.
+ * (*whole_card 0), else on the whole card.  `has_context`: this process has a
+ * context there, so a list of processes without it is of no use (MPS).  False: no
+ * source.
  */
-bool emuv_device_used(CUdevice device, uint64_t *bytes, int *whole_card);
+bool emuv_device_used(CUdevice device, bool has_context, uint64_t *bytes, int *whole_card);
 
 #endif

@@ -6,6 +6,7 @@
  * The stubs are weak.  A hook of the same name (hook_entry.c) is strong and wins
  * at link time, so that "everything but the hooks" needs no list of its own.
  */
+#include <errno.h>
 #include <stdint.h>
 
 #include "cuda_abi.h"
@@ -31,6 +32,7 @@ static CUresult absent(void)
 void *emuv_forward_lookup(uint64_t index);
 void *emuv_forward_lookup(uint64_t index)
 {
+	int saved = errno;
 	void *function;
 
 	/* Before the driver is open nothing is remembered: it may open later. */
@@ -40,5 +42,6 @@ void *emuv_forward_lookup(uint64_t index)
 	if (!function)
 		function = (void *)&absent;
 	__atomic_store_n(&emuv_forward_slots[index], function, __ATOMIC_RELEASE);
+	errno = saved;
 	return function;
 }

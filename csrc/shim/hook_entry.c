@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The exported functions: for each row of hooks.def, the guard around its body. */
+#include <errno.h>
+
 #include "hooks.h"
 #include "lifecycle.h"
 
@@ -25,6 +27,7 @@ static bool is_early(enum emuv_function function)
 	CUresult export params                                                       \
 	{                                                                            \
 		CUresult result;                                                     \
+		int saved = errno;                                                   \
 		if (is_early(EMUV_FN_##export) ? !enter_early() : !emuv_enter()) {   \
 			/* A program that asks before cuInit gets the driver's word. */ \
 			if (!emuv_inside && emuv_lifecycle_driver())                 \
@@ -33,6 +36,7 @@ static bool is_early(enum emuv_function function)
 		}                                                                    \
 		result = hook_##export args;                                         \
 		emuv_leave();                                                        \
+		errno = saved;                                                       \
 		return result;                                                       \
 	}
 #include "hooks.def"

@@ -9,17 +9,23 @@
 #include "hooks.h"
 #include "message.h"
 
+/* No error of the driver's: a detached context lives on. */
+#define STILL_THERE ((CUresult)-1)
+
+/* What a device has in use, and how much of that emuV has charged. */
 typedef struct {
 	bool known;
 	int whole_card;
 	uint64_t bytes;
+	uint64_t charged;
 } use_t;
 
-static use_t measure(CUdevice device)
+static use_t measure(CUdevice device, bool has_context)
 {
 	use_t use = { 0 };
 
-	use.known = emuv_device_used(device, &use.bytes, &use.whole_card);
+	use.charged = emuv_account_physical(device);
+	use.known = emuv_device_used(device, has_context, &use.bytes, &use.whole_card);
 	return use;
 }
 
@@ -28,51 +34,75 @@ static bool in_range(CUdevice device)
 	return device >= 0 && device < EMUV_MAX_DEVICES;
 }
 
-/*
- * A context has come into being: charges what the card has less now than before.
- * False: the budget cannot hold it, and both figures have been said.
- *
- * The whole card's figure also moves with other processes; it is used only where
- * the driver cannot tell processes apart, and never below zero.
- */
-static bool charge(CUcontext context, CUdevice device, bool primary, use_t before)
+static uint64_t grown(uint64_t before, uint64_t after)
 {
-	use_t after = measure(device);
-	uint64_t overhead = 0, flags = 0;
+	return after > before ? after - before : 0;
+}
+
+/*
+ * What a context that has just been made takes: by how much more the device has in
+ * use now, less what this process has allocated meanwhile (another thread may).
+ *
+ * Where the driver cannot tell processes apart the figure is the whole card's, and
+ * other processes move it too: an upper bound, for which nobody is refused.
+ */
+static uint64_t overhead_of(CUdevice device, use_t before, use_t after, uint64_t *flags)
+{
+	uint64_t overhead = grown(before.bytes, after.bytes);
+	emuv_report_t report;
+
+	*flags = 0;
+	if (!before.known || !after.known || before.whole_card != after.whole_card)
+		return 0;
+	*flags = EMUV_DEVICE_OVERHEAD_KNOWN;
+	overhead = grown(grown(before.charged, after.charged), overhead);
+	if (after.whole_card) {
+		*flags |= EMUV_DEVICE_OVERHEAD_UPPER;
+		emuv_account_report(device, &report);
+		if (overhead > report.room)
+			overhead = report.room;
+	}
+	return overhead;
+}
+
+static void say_too_small(CUdevice device, uint64_t overhead)
+{
 	emuv_report_t report;
 	char vram[32], takes[32], left[32];
 	bool held;
 
-	if (before.known && after.known && before.whole_card == after.whole_card) {
-		overhead = after.bytes > before.bytes ? after.bytes - before.bytes : 0;
-		flags = EMUV_DEVICE_OVERHEAD_KNOWN;
-		if (after.whole_card)
-			flags |= EMUV_DEVICE_OVERHEAD_UPPER;
-	}
-	/* Another thread has entered it already. */
-	if (!emuv_contexts_add(context, device, primary, overhead))
-		return true;
-	if (emuv_account_overhead(device, overhead, flags))
-		return true;
 	emuv_account_report(device, &report);
-	held = report.free < report.vram;
+	held = report.room < report.vram;
 	emuv_error("device %d: vram %s%s%s cannot hold the CUDA context, which takes %s", device,
 		   emuv_size_text(report.vram, vram), held ? ", of which is left " : "",
-		   held ? emuv_size_text(report.free, left) : "", emuv_size_text(overhead, takes));
+		   held ? emuv_size_text(report.room, left) : "", emuv_size_text(overhead, takes));
 	emuv_hint("give --vram at least %llu MiB more than the data needs",
 		  (unsigned long long)((overhead + (1u << 20) - 1) >> 20));
-	return false;
 }
 
-/* The context is gone (or could not stay): everything it held is released. */
-static void forget(CUcontext context, bool uncharge_overhead)
+/* A context has come into being.  False: the budget cannot hold it, and that has been said. */
+static bool charge(CUcontext context, CUdevice device, bool primary, use_t before)
 {
-	emuv_context_t gone;
+	uint64_t flags;
+	uint64_t overhead = overhead_of(device, before, measure(device, true), &flags);
+	emuv_context_t entry = {
+		.context = context, .device = device, .primary = primary, .overhead = overhead,
+	};
 
-	emuv_deferred_context_gone(context);
-	emuv_account_context_gone(context);
-	if (emuv_contexts_remove(context, &gone) && uncharge_overhead)
-		emuv_account_overhead_gone(gone.device, gone.overhead);
+	switch (emuv_contexts_add(&entry)) {
+	case EMUV_CONTEXT_ADDED:
+		break;
+	case EMUV_CONTEXT_KNOWN:
+		return true;
+	case EMUV_CONTEXTS_FULL:
+		emuv_account_uncounted(device);
+		return true;
+	}
+	if (emuv_account_overhead(device, overhead, flags))
+		return true;
+	say_too_small(device, overhead);
+	emuv_contexts_remove(context, &entry);
+	return false;
 }
 
 CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
@@ -89,12 +119,11 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	if (emuv_contexts_primary(device))
 		return g_real.cuDevicePrimaryCtxRetain(context, device);
 	if (!g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) && !active)
-		before = measure(device);
+		before = measure(device, false);
 	result = g_real.cuDevicePrimaryCtxRetain(&made, device);
 	if (result)
 		return result;
 	if (!charge(made, device, true, before)) {
-		forget(made, false);
 		g_real.cuDevicePrimaryCtxRelease_v2(device);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
@@ -102,28 +131,83 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	return CUDA_SUCCESS;
 }
 
-/* After a release or reset: the primary context may be gone. */
-static void primary_released(CUdevice device, CUcontext context)
+/*
+ * Whether a release destroys the primary context is known only afterwards, and by
+ * then another thread may have made it anew, with the same handle: so what it held
+ * is told from what the new one holds by when it was entered, and a new one behind
+ * an old handle by its id.
+ */
+typedef struct {
+	CUcontext context;
+	uint64_t mark;
+	unsigned long long id; /* 0: the driver does not say (before CUDA 12.0) */
+	emuv_waiting_t *waiting;
+} leaving_t;
+
+static unsigned long long id_of(CUcontext context)
+{
+	unsigned long long id = 0;
+
+	return context && !g_real.cuCtxGetId(context, &id) ? id : 0;
+}
+
+static leaving_t primary_leaving(CUdevice device)
+{
+	CUcontext context = emuv_contexts_primary(device);
+
+	return (leaving_t){
+		.context = context,
+		.mark = emuv_account_mark(),
+		.id = id_of(context),
+		.waiting = emuv_deferred_take(context),
+	};
+}
+
+static bool primary_active(CUdevice device)
 {
 	unsigned int flags;
 	int active = 1;
 
-	if (context && !g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) && !active)
-		forget(context, true);
+	return g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) || active;
+}
+
+static void primary_left(CUdevice device, const leaving_t *leaving)
+{
+	bool active = primary_active(device);
+	emuv_context_t gone;
+
+	if (active && (!leaving->id || id_of(leaving->context) == leaving->id)) {
+		emuv_deferred_put_back(leaving->waiting);
+		return;
+	}
+	emuv_deferred_gone(leaving->waiting);
+	emuv_account_context_gone(leaving->context, leaving->mark);
+	/* Made anew, it costs what the old one did. */
+	if (active || !emuv_contexts_remove(leaving->context, &gone))
+		return;
+	if (!primary_active(device)) {
+		emuv_account_overhead_gone(device, gone.overhead);
+		return;
+	}
+	gone.side = NULL;
+	if (emuv_contexts_add(&gone) != EMUV_CONTEXT_ADDED)
+		emuv_account_overhead_gone(device, gone.overhead);
 }
 
 #define PRIMARY_GOES(export)                                                       \
 	CUresult hook_##export(CUdevice device)                                    \
 	{                                                                          \
-		CUcontext context;                                                 \
+		leaving_t leaving;                                                 \
 		CUresult result;                                                   \
 		if (!in_range(device))                                             \
 			return g_real.export(device);                              \
 		emuv_account_call(device, EMUV_FN_##export);                       \
-		context = emuv_contexts_primary(device);                           \
+		leaving = primary_leaving(device);                                 \
 		result = g_real.export(device);                                    \
-		if (!result)                                                       \
-			primary_released(device, context);                         \
+		if (!result && leaving.context)                                    \
+			primary_left(device, &leaving);                            \
+		else                                                               \
+			emuv_deferred_put_back(leaving.waiting);                   \
 		return result;                                                     \
 	}
 PRIMARY_GOES(cuDevicePrimaryCtxRelease)
@@ -144,12 +228,11 @@ PRIMARY_GOES(cuDevicePrimaryCtxReset_v2)
 			return real;                                               \
 		}                                                                  \
 		emuv_account_call(device, EMUV_FN_##export);                       \
-		before = measure(device);                                          \
+		before = measure(device, false);                                   \
 		result = real;                                                     \
 		if (result)                                                        \
 			return result;                                             \
 		if (!charge(made, device, false, before)) {                        \
-			forget(made, false);                                       \
 			g_real.cuCtxDestroy_v2(made);                              \
 			return CUDA_ERROR_OUT_OF_MEMORY;                           \
 		}                                                                  \
@@ -179,28 +262,63 @@ CUresult hook_cuCtxCreate_v4(CUcontext *context, CUctxCreateParams *params, unsi
 	CREATE(cuCtxCreate_v4, g_real.cuCtxCreate_v4(out, params, flags, device));
 }
 
-#define CONTEXT_GOES(export)                                                       \
-	CUresult hook_##export(CUcontext context)                                  \
-	{                                                                          \
-		CUresult result = g_real.export(context);                          \
-		if (!result)                                                       \
-			forget(context, true);                                     \
-		return result;                                                     \
-	}
-CONTEXT_GOES(cuCtxDestroy)
-CONTEXT_GOES(cuCtxDestroy_v2)
+/*
+ * A created context.  It leaves emuV's table before it is destroyed, because its
+ * handle may be another's the moment it is gone; a refused one comes back.
+ */
+static CUresult destroy(CUcontext context, enum emuv_function function,
+			CUresult (*real)(CUcontext))
+{
+	uint64_t mark = emuv_account_mark();
+	emuv_waiting_t *waiting = emuv_deferred_take(context);
+	emuv_context_t gone;
+	bool known = emuv_contexts_remove(context, &gone);
+	CUresult result;
 
-/* Destroys only when the last attachment goes; the driver then no longer knows it. */
-CUresult hook_cuCtxDetach(CUcontext context)
+	if (known)
+		emuv_account_call(gone.device, (int)function);
+	result = real(context);
+	if (result) {
+		if (known)
+			emuv_contexts_add(&gone);
+		emuv_deferred_put_back(waiting);
+		return result;
+	}
+	emuv_deferred_gone(waiting);
+	emuv_account_context_gone(context, mark);
+	if (known)
+		emuv_account_overhead_gone(gone.device, gone.overhead);
+	return CUDA_SUCCESS;
+}
+
+CUresult hook_cuCtxDestroy(CUcontext context)
+{
+	return destroy(context, EMUV_FN_cuCtxDestroy, g_real.cuCtxDestroy);
+}
+
+CUresult hook_cuCtxDestroy_v2(CUcontext context)
+{
+	return destroy(context, EMUV_FN_cuCtxDestroy_v2, g_real.cuCtxDestroy_v2);
+}
+
+/*
+ * One attachment less; the last destroys the context, and the driver then no longer
+ * knows it.
+ */
+static CUresult detach(CUcontext context)
 {
 	CUcontext popped;
 	CUresult result = g_real.cuCtxDetach(context);
 
-	if (result)
+	if (result || g_real.cuCtxPushCurrent_v2(context))
 		return result;
-	if (g_real.cuCtxPushCurrent_v2(context))
-		forget(context, true);
-	else
-		g_real.cuCtxPopCurrent_v2(&popped);
-	return CUDA_SUCCESS;
+	g_real.cuCtxPopCurrent_v2(&popped);
+	return STILL_THERE;
+}
+
+CUresult hook_cuCtxDetach(CUcontext context)
+{
+	CUresult result = destroy(context, EMUV_FN_cuCtxDetach, detach);
+
+	return result == STILL_THERE ? CUDA_SUCCESS : result;
 }

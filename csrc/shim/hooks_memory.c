@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Plain, pitched and managed memory, and its free. */
 #include "contexts.h"
+#include "deferred.h"
 #include "hooks.h"
 #include "placement.h"
 
@@ -83,21 +84,12 @@ static bool pitched(uint64_t width, uint64_t height, uint64_t *pitch, uint64_t *
 	       !__builtin_mul_overflow(*pitch, height, bytes);
 }
 
-/*
- * The driver's padding turned out larger than the estimate: books the difference,
- * or says no.
- */
+/* The driver's padding turned out larger than the estimate: books the difference. */
 static bool book_rest(const emuv_where_t *where, emuv_grant_t *grant, uint64_t bytes)
 {
-	emuv_grant_t whole;
-
-	if (bytes <= grant->bytes)
+	if (bytes <= grant->bytes || emuv_account_extend(where->device, grant, bytes - grant->bytes))
 		return true;
-	emuv_account_roll_back(where->device, grant);
-	if (emuv_placement_reserve(where, bytes, 0, &whole)) {
-		*grant = whole;
-		return true;
-	}
+	emuv_account_denied(where->device, bytes);
 	return false;
 }
 
@@ -124,6 +116,7 @@ CUresult hook_cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t wid
 		result = g_real.cuMemAllocPitch_v2(address, pitch, width, height, element);
 		if (!result && !book_rest(&where, &grant, *pitch * height)) {
 			g_real.cuMemFree_v2(*address);
+			emuv_account_roll_back(where.device, &grant);
 			return CUDA_ERROR_OUT_OF_MEMORY;
 		}
 		if (result == CUDA_ERROR_OUT_OF_MEMORY) {
@@ -157,6 +150,7 @@ CUresult hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, unsi
 	result = g_real.cuMemAllocPitch(address, pitch, width, height, element);
 	if (!result && !book_rest(&where, &grant, (uint64_t)*pitch * height)) {
 		g_real.cuMemFree(*address);
+		emuv_account_roll_back(where.device, &grant);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	return settle(&where, &grant, result, result ? 0 : *address, 0, false);
@@ -192,8 +186,12 @@ CUresult hook_cuMemFree_v2(CUdeviceptr address)
 	emuv_entry_t entry;
 	CUresult result;
 
-	if (!address || !emuv_account_take(EMUV_KIND_MEMORY, address, &entry))
+	if (!address || !emuv_account_take(EMUV_KIND_MEMORY, address, &entry)) {
+		/* Freed in stream order and not gone yet: a second free is the program's error. */
+		if (address && emuv_deferred_waits(address))
+			return CUDA_ERROR_INVALID_VALUE;
 		return g_real.cuMemFree_v2(address);
+	}
 	emuv_account_call(entry.device, EMUV_FN_cuMemFree_v2);
 	result = g_real.cuMemFree_v2(address);
 	if (result)

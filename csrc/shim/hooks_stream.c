@@ -24,44 +24,56 @@ static bool default_pool_device(CUmemoryPool pool, CUdevice *device)
 	return false;
 }
 
-static void note_pool(CUmemoryPool pool, CUdevice device, bool on_device)
+/* Where a pool's memory comes from: emuv_entry_t.link of its entry. */
+enum source { FROM_HOST, FROM_DEVICE, FROM_STREAM_DEVICE };
+
+static void note_pool(CUmemoryPool pool, CUdevice device, enum source source)
 {
 	emuv_entry_t entry = {
 		.key = (uint64_t)(uintptr_t)pool,
 		.kind = EMUV_KIND_POOL,
 		.device = (int16_t)device,
-		.link = on_device,
+		.link = source,
 	};
 
 	emuv_account_note(&entry);
 }
 
-/* The device that a pool's memory comes from; false: from the host. */
+/* The device that a pool's memory counts for, *device being the stream's; false: host memory. */
 static bool pool_device(CUmemoryPool pool, CUdevice *device)
 {
 	emuv_entry_t entry;
 
 	if (emuv_account_look(EMUV_KIND_POOL, (uint64_t)(uintptr_t)pool, &entry)) {
-		*device = entry.device;
-		return entry.link;
+		if (entry.link == FROM_DEVICE)
+			*device = entry.device;
+		return entry.link != FROM_HOST;
 	}
-	/* Imported pools stay with the stream's device: *device as it is. */
+	/* Imported pools stay with the stream's device. */
 	if (default_pool_device(pool, device))
-		note_pool(pool, *device, true);
+		note_pool(pool, *device, FROM_DEVICE);
 	return true;
+}
+
+static enum source source_of(const CUmemPoolProps *props)
+{
+	if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE && props->location.id >= 0 &&
+	    props->location.id < EMUV_MAX_DEVICES)
+		return FROM_DEVICE;
+	/* Managed memory goes where it is touched, whatever location is preferred. */
+	return props->allocType == CU_MEM_ALLOCATION_TYPE_MANAGED ? FROM_STREAM_DEVICE : FROM_HOST;
 }
 
 CUresult hook_cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
 {
 	CUresult result = g_real.cuMemPoolCreate(pool, props);
-	bool on_device = props && props->location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
-			 props->location.id >= 0 && props->location.id < EMUV_MAX_DEVICES;
 
 	if (!result) {
-		CUdevice device = on_device ? props->location.id : 0;
+		enum source source = source_of(props);
+		CUdevice device = source == FROM_DEVICE ? props->location.id : 0;
 
 		emuv_account_call(device, EMUV_FN_cuMemPoolCreate);
-		note_pool(*pool, device, on_device);
+		note_pool(*pool, device, source);
 	}
 	return result;
 }
@@ -196,7 +208,7 @@ static CUresult free_spilled(const emuv_entry_t *entry, CUstream stream, bool pe
 	result = g_real.cuCtxPushCurrent_v2(where.context);
 	if (result)
 		return result;
-	result = emuv_deferred_free(entry, stream, per_thread);
+	result = emuv_deferred_free(entry, where.context, stream, per_thread);
 	g_real.cuCtxPopCurrent_v2(&popped);
 	return result;
 }
@@ -209,8 +221,11 @@ static CUresult free_async(enum emuv_function function, CUdeviceptr address, CUs
 	emuv_entry_t entry;
 	CUresult result;
 
-	if (!address || !emuv_account_take(EMUV_KIND_MEMORY, address, &entry))
+	if (!address || !emuv_account_take(EMUV_KIND_MEMORY, address, &entry)) {
+		if (address && emuv_deferred_waits(address))
+			return CUDA_ERROR_INVALID_VALUE;
 		return real(address, stream);
+	}
 	emuv_account_call(entry.device, (int)function);
 	if (entry.placement == EMUV_PLACED_MANAGED && !(entry.flags & EMUV_ENTRY_OWN_MANAGED)) {
 		result = free_spilled(&entry, stream, per_thread);

@@ -65,50 +65,46 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 	return CUDA_SUCCESS;
 }
 
-/* Handles are counted in the entry of the handle too: retain gives the same one again. */
 CUresult hook_cuMemRelease(CUmemGenericAllocationHandle handle)
 {
 	emuv_entry_t entry;
 	CUresult result;
+	bool last;
 
-	if (!emuv_account_take(EMUV_KIND_VMM_HANDLE, handle, &entry))
+	if (!emuv_account_handle_less(handle, &entry, &last))
 		return g_real.cuMemRelease(handle);
 	emuv_account_call(entry.device, EMUV_FN_cuMemRelease);
 	result = g_real.cuMemRelease(handle);
 	if (result) {
-		emuv_account_restore(&entry);
+		if (last)
+			emuv_account_restore(&entry);
+		else
+			emuv_account_handle_more(handle, entry.link, entry.device);
 		return result;
 	}
-	if (entry.references) {
-		/* Retained: the driver still knows the handle. */
-		entry.references--;
-		emuv_account_restore(&entry);
-	} else {
+	if (last)
 		emuv_account_freed(&entry);
-	}
 	emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
 	return CUDA_SUCCESS;
 }
 
+/* Counted before the call: an unmapping in between must not be the last reference. */
 CUresult hook_cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *address)
 {
-	CUresult result = g_real.cuMemRetainAllocationHandle(handle, address);
+	uint64_t id = emuv_account_mapping((uint64_t)(uintptr_t)address);
 	emuv_entry_t entry;
-	uint64_t id;
+	CUresult result;
 
-	if (result)
-		return result;
-	id = emuv_account_mapping((uint64_t)(uintptr_t)address);
-	if (!id || !emuv_account_look(EMUV_KIND_VMM_MEMORY, id, &entry))
-		return CUDA_SUCCESS;
+	if (!id || !emuv_account_look(EMUV_KIND_VMM_MEMORY, id, &entry) ||
+	    !emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, 1))
+		return g_real.cuMemRetainAllocationHandle(handle, address);
 	emuv_account_call(entry.device, EMUV_FN_cuMemRetainAllocationHandle);
-	emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, 1);
-	/* A known handle of the same memory counts up; a new one is entered. */
-	if (emuv_account_look(EMUV_KIND_VMM_HANDLE, *handle, &entry) && entry.link == id)
-		emuv_account_refer(EMUV_KIND_VMM_HANDLE, *handle, 1);
+	result = g_real.cuMemRetainAllocationHandle(handle, address);
+	if (result)
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, -1);
 	else
-		note_link(EMUV_KIND_VMM_HANDLE, *handle, id, 0, entry.device);
-	return CUDA_SUCCESS;
+		emuv_account_handle_more(*handle, id, entry.device);
+	return result;
 }
 
 CUresult hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
@@ -167,8 +163,9 @@ CUresult hook_cuMemUnmap(CUdeviceptr address, size_t bytes)
 	emuv_entry_t *mappings = take_mappings(address, bytes, &n);
 	CUresult result = g_real.cuMemUnmap(address, bytes);
 
+	if (n)
+		emuv_account_call(mappings[0].device, EMUV_FN_cuMemUnmap);
 	for (size_t i = 0; i < n; i++) {
-		emuv_account_call(mappings[i].device, EMUV_FN_cuMemUnmap);
 		if (result) {
 			emuv_account_restore(&mappings[i]);
 			continue;

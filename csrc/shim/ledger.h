@@ -46,6 +46,7 @@ typedef struct {
 	uint64_t resident; /* of a managed range: charged as resident */
 	uint64_t context;  /* owner, 0: none */
 	uint64_t link;     /* see emuv_kind */
+	uint64_t serial;   /* when it was entered; account.c */
 	uint32_t references; /* VMM: handles plus mappings */
 	int16_t device;
 	uint8_t kind;

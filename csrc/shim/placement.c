@@ -1,22 +1,62 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "placement.h"
 
+#include <pthread.h>
+#include <time.h>
+
 #include "deferred.h"
 #include "host_memory.h"
 #include "message.h"
 #include "real.h"
+#include "relaxed.h"
 #include "residency.h"
+
+#define WAIT_MS 10000
+
+static uint64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/*
+ * Stream-ordered frees are under way that would make room: waits for them, as the
+ * driver does when its pools are full, but not for ever.
+ */
+static bool wait_for_frees(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
+{
+	const struct timespec pause = { 0, 50000 };
+	uint64_t deadline = now_ms() + WAIT_MS;
+	bool granted = false;
+	emuv_report_t report;
+	uint64_t coming;
+	int cancel;
+
+	/* A sleep may be where a cancelled thread ends; here it holds what it must give back. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	while (!granted && (coming = emuv_deferred_bytes(device)) && now_ms() < deadline) {
+		emuv_account_report(device, &report);
+		if (report.free < bytes && coming < bytes - report.free)
+			break;
+		nanosleep(&pause, NULL);
+		emuv_deferred_reap();
+		granted = emuv_account_reserve(device, bytes, how, grant);
+	}
+	pthread_setcancelstate(cancel, NULL);
+	/* The last of them may have gone between the first attempt and the first look. */
+	return granted || emuv_account_reserve(device, bytes, how, grant);
+}
 
 bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned int how,
 			    emuv_grant_t *grant)
 {
 	emuv_deferred_reap();
 	emuv_residency_shrink(where);
-	if (emuv_account_reserve(where->device, bytes, how, grant))
+	if (emuv_account_reserve(where->device, bytes, how, grant) ||
+	    wait_for_frees(where->device, bytes, how, grant))
 		return true;
-	while (emuv_deferred_wait_one())
-		if (emuv_account_reserve(where->device, bytes, how, grant))
-			return true;
 	emuv_account_denied(where->device, bytes);
 	return false;
 }
@@ -58,6 +98,7 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 {
 	CUcontext popped;
 	CUresult result;
+	int mode;
 
 	if (!host_can_back(grant->bytes - grant->resident))
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -65,7 +106,9 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 	result = g_real.cuCtxPushCurrent_v2(where->context);
 	if (result)
 		return result;
+	mode = emuv_relaxed_enter();
 	result = spill_here(where, grant, flags, address);
+	emuv_relaxed_leave(mode);
 	g_real.cuCtxPopCurrent_v2(&popped);
 	return result;
 }

@@ -10,6 +10,7 @@
 #define EMUV_REAL_H
 
 #include "cuda_abi.h"
+#include "emuv_segment.h"
 
 #define EMUV_EXPORT __attribute__((visibility("default")))
 
@@ -30,5 +31,6 @@ enum emuv_function {
 #include "hooks.def"
 	EMUV_N_HOOKS
 };
+_Static_assert(EMUV_N_HOOKS <= EMUV_MAX_FUNCTIONS, "calls[] of the segment is too short");
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "contexts.h"
 #include "real.h"
+#include "relaxed.h"
 
 /*
  * The v1 forms of cuMemAdvise and cuMemPrefetchAsync are used: every driver since
@@ -45,27 +46,25 @@ void emuv_residency_shrink(const emuv_where_t *where)
 	emuv_entry_t ranges[32];
 	CUstream side;
 	size_t n;
+	int mode;
 
 	/* With no context there is no stream to move them on: the next call will. */
 	if (!emuv_account_over(where->device) || !where->context)
 		return;
 	side = emuv_contexts_side_stream(where->context);
-	while ((n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges))) {
-		uint64_t bytes = 0;
+	mode = emuv_relaxed_enter();
+	do {
+		bool moved[sizeof ranges / sizeof *ranges];
+		bool done;
 
-		/*
-		 * A range freed meanwhile answers an error, which is as good.  The
-		 * charge falls when the pages are gone, so that nobody is granted
-		 * their room before.
-		 */
-		for (size_t i = 0; i < n; i++) {
-			g_real.cuMemPrefetchAsync(ranges[i].key, ranges[i].bytes, CU_DEVICE_CPU,
-						  side);
-			bytes += ranges[i].bytes;
-		}
-		g_real.cuStreamSynchronize(side);
-		emuv_account_demoted(where->device, bytes);
-		if (n < sizeof ranges / sizeof *ranges)
-			break;
-	}
+		n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges);
+		/* The charge falls when the pages are gone: nobody gets their room before. */
+		for (size_t i = 0; i < n; i++)
+			moved[i] = !g_real.cuMemPrefetchAsync(ranges[i].key, ranges[i].bytes,
+							      CU_DEVICE_CPU, side);
+		done = !n || !g_real.cuStreamSynchronize(side);
+		for (size_t i = 0; i < n; i++)
+			emuv_account_demoted(&ranges[i], done && moved[i]);
+	} while (n == sizeof ranges / sizeof *ranges);
+	emuv_relaxed_leave(mode);
 }

@@ -4,7 +4,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -130,50 +129,73 @@ static void find_real_dlopen(void)
 	*(void **)&real_dlopen = dlsym(RTLD_NEXT, "dlopen");
 }
 
-static void fill_real(void)
+/* What a driver answers for the rows of hooks.def. */
+typedef struct {
+	emuv_real_t real;
+	void *hooked[N_HOOKED];
+} found_t;
+
+static void look_up(void *library, found_t *found)
 {
 	void *symbol;
 
-#define EMUV_HOOK(export, params, args)              \
-	symbol = dlsym(driver, #export);             \
-	if (symbol)                                  \
-		*(void **)&g_real.export = symbol;   \
-	hooked[EMUV_FN_##export].real = symbol;
-#define EMUV_USE(export, params, args)               \
-	symbol = dlsym(driver, #export);             \
-	if (symbol)                                  \
-		*(void **)&g_real.export = symbol;
+	found->real = g_real;
+#define EMUV_HOOK(export, params, args)                  \
+	symbol = dlsym(library, #export);                \
+	if (symbol)                                      \
+		*(void **)&found->real.export = symbol;  \
+	found->hooked[EMUV_FN_##export] = symbol;
+#define EMUV_USE(export, params, args)                   \
+	symbol = dlsym(library, #export);                \
+	if (symbol)                                      \
+		*(void **)&found->real.export = symbol;
 #include "hooks.def"
+}
+
+static void put_in_place(const found_t *found)
+{
+	g_real = found->real;
 	collect_hooked_rows();
-	for (size_t i = 0; i < N_HOOKED; i++)
+	for (size_t i = 0; i < N_HOOKED; i++) {
+		hooked[i].real = found->hooked[i];
 		if (hooked[i].real)
 			map[map_slot(hooked[i].real)] = &hooked[i];
+	}
 }
 
 int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 {
+	found_t found;
+	void *library;
+	const char *why;
 	int result;
 
 	/* A recursive call comes from the driver's own start: it finds nothing yet. */
 	if (opening)
 		return -EBUSY;
-	/* Held across dlopen, which is the loader's, not a driver call. */
-	pthread_mutex_lock(&open_lock);
 	opening = 1;
+	/*
+	 * No lock over the loader's calls: a thread inside dlopen, in a constructor
+	 * that calls the driver, holds the loader's lock and would wait for ours.
+	 * Two threads may both look; what they find is the same.
+	 */
+	library = emuv_resolve_library(path);
+	why = library ? NULL : dlerror();
+	if (library)
+		look_up(library, &found);
+	pthread_mutex_lock(&open_lock);
 	if (open_result == 1) {
-		driver = emuv_resolve_library(path);
-		if (driver) {
-			fill_real();
-		} else {
-			const char *why = dlerror();
-
-			snprintf(open_error, sizeof open_error, "%s", why ? why : "no reason given");
-		}
-		open_result = driver ? 0 : -ENOENT;
+		driver = library;
+		open_result = library ? 0 : -ENOENT;
+		if (library)
+			put_in_place(&found);
+		else
+			snprintf(open_error, sizeof open_error, "%s",
+				 why ? why : "no reason given");
 	}
 	result = open_result;
-	opening = 0;
 	pthread_mutex_unlock(&open_lock);
+	opening = 0;
 	if (result && error)
 		snprintf(error, error_bytes, "%s", open_error);
 	return result;
@@ -243,15 +265,12 @@ void *emuv_resolve_replace(void *pointer, const char *name, int version, unsigne
 
 /* ---- dlopen (the hook itself is in stubs.S) ---- */
 
-static char self_path[PATH_MAX];
-
 const char *emuv_resolve_self(void)
 {
 	Dl_info info;
 
-	if (!self_path[0] && dladdr((void *)&emuv_resolve_self, &info) && info.dli_fname)
-		snprintf(self_path, sizeof self_path, "%s", info.dli_fname);
-	return self_path;
+	/* The loader's own string, there as long as the library. */
+	return dladdr((void *)&emuv_resolve_self, &info) ? info.dli_fname : NULL;
 }
 
 /*
@@ -262,7 +281,8 @@ const char *emuv_resolve_self(void)
 const char *emuv_dlopen_file(const char *file);
 const char *emuv_dlopen_file(const char *file)
 {
-	const char *base;
+	const char *base, *self;
+	int saved = errno;
 
 	if (!file)
 		return NULL;
@@ -270,7 +290,9 @@ const char *emuv_dlopen_file(const char *file)
 	base = base ? base + 1 : file;
 	if (strncmp(base, "libcuda.so", 10) != 0 || (base[10] && base[10] != '.'))
 		return file;
-	return emuv_resolve_self();
+	self = emuv_resolve_self();
+	errno = saved;
+	return self ? self : file;
 }
 
 /* The real dlopen, found on first use: other constructors may come before ours. */

@@ -112,7 +112,7 @@ CUresult fake_begin(const char *name)
 		probing = true;
 		emuv_account_report(0, &report);
 		emuv_contexts_primary(0);
-		emuv_deferred_context_gone((CUcontext)1);
+		emuv_deferred_gone(emuv_deferred_take((CUcontext)1));
 		probing = false;
 	}
 	n = __atomic_add_fetch(&n_calls, 1, __ATOMIC_RELAXED);

@@ -132,9 +132,12 @@ static void extremes(void)
 static void reports(void)
 {
 	emuv_budget_device_t d = { .vram = MIB(128), .virtual_bytes = MIB(64),
-				   .policy = EMUV_POLICY_SPILL };
+				   .policy = EMUV_POLICY_SPILL, .can_spill = 1 };
 
 	CHECK_EQ(emuv_budget_visible(&d), MIB(192));
+	d.can_spill = 0; /* what cannot be had is not promised */
+	CHECK_EQ(emuv_budget_visible(&d), MIB(128));
+	d.can_spill = 1;
 	d.policy = EMUV_POLICY_CAP;
 	CHECK_EQ(emuv_budget_visible(&d), MIB(128));
 	d.counters.card_bytes = MIB(100); /* a card smaller than the budget */
@@ -142,7 +145,8 @@ static void reports(void)
 	d.counters.device_bytes = MIB(150);
 	CHECK_EQ(emuv_budget_free(&d), 0);
 	CHECK_EQ(emuv_budget_room(&d), 0);
-	d = (emuv_budget_device_t){ .vram = EMUV_UNLIMITED, .policy = EMUV_POLICY_SPILL };
+	d = (emuv_budget_device_t){ .vram = EMUV_UNLIMITED, .policy = EMUV_POLICY_SPILL,
+				      .can_spill = 1 };
 	d.counters.card_bytes = MIB(100);
 	CHECK_EQ(emuv_budget_visible(&d), EMUV_UNLIMITED); /* the card's own answer stands */
 	d.virtual_bytes = MIB(50);

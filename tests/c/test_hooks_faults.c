@@ -376,7 +376,7 @@ static bool run(size_t which, uint64_t n, CUresult code, uint32_t policy, uint32
 	if (struck && struck_blind())
 		CHECK(emuv_account_segment()->device[0].uncounted_calls > uncounted);
 	if (struck && struck_hopeless()) {
-		emuv_deferred_context_gone(context); /* leave no list behind */
+		emuv_deferred_gone(emuv_deferred_take(context)); /* leave no list behind */
 		return true;
 	}
 	fake_fail(0, 0);
