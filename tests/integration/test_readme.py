@@ -43,6 +43,6 @@ def test_the_python_example_works(clean_env: dict[str, str], libemuv: Path) -> N
             status = program.wait(timeout=20)
     assert done.returncode == 0, done.stderr
     before, after = done.stdout.splitlines()
-    assert before == f"{program.pid} nightly {Budget(vram='1GiB', policy='cap')}"
-    assert after == str(Budget(vram="4GiB", virtual="8GiB", policy="spill"))
+    assert before == f"{program.pid} nightly {Budget(vram='1024 MiB', policy='cap')}"
+    assert after == str(Budget(vram="4096 MiB", virtual="8192 MiB", policy="spill"))
     assert status == 0
