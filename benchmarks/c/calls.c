@@ -22,6 +22,7 @@
  */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,7 +54,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, cuuint
 typedef struct worker {
 	void (*operation)(struct worker *, long count);
 	pthread_t thread;
-	long live, at;
+	long number, live, at;
 	CUdeviceptr *held; /* a ring of `live`, `at` the oldest */
 	CUstream stream;
 	uint64_t start_ns, end_ns, cpu_ns;
@@ -194,10 +195,31 @@ static void hold(worker_t *w, bool async)
 			      cuMemAlloc_v2(&w->held[i], bytes), "holding");
 }
 
+/*
+ * Threads are spread over the processors: left alone, the scheduler may keep all of them
+ * on one for the length of a batch, and they would not meet.
+ */
+static void spread(long i)
+{
+	cpu_set_t allowed, one;
+	int n;
+
+	CPU_ZERO(&one);
+	if (sched_getaffinity(0, sizeof allowed, &allowed))
+		return;
+	n = (int)(i % CPU_COUNT(&allowed));
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &allowed) && n-- == 0)
+			CPU_SET(cpu, &one);
+	pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+}
+
 static void *run(void *argument)
 {
 	worker_t *w = argument;
 
+	if (n_threads > 1)
+		spread(w->number);
 	check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
 	for (;;) {
 		pthread_barrier_wait(&begin);
@@ -253,6 +275,7 @@ int main(int argc, char **argv)
 	pthread_barrier_init(&begin, NULL, (unsigned int)n_threads + 1);
 	pthread_barrier_init(&finish, NULL, (unsigned int)n_threads + 1);
 	for (long i = 0; i < n_threads; i++) {
+		workers[i].number = i;
 		workers[i].operation = operations[which].operation;
 		workers[i].live = live / n_threads;
 		hold(&workers[i], operations[which].async);
