@@ -181,6 +181,12 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 	 */
 	library = emuv_resolve_library(path);
 	why = library ? NULL : dlerror();
+	if (library && dlsym(library, "cuInit") == (void *)cuInit) {
+		/* Every call would go round for ever. */
+		dlclose(library);
+		library = NULL;
+		why = "this is emuV itself, not a driver";
+	}
 	if (library)
 		look_up(library, &found);
 	pthread_mutex_lock(&open_lock);
