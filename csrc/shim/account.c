@@ -485,14 +485,16 @@ void emuv_account_report(CUdevice device, emuv_report_t *report)
 	pthread_mutex_unlock(&lock);
 }
 
-uint64_t emuv_account_physical(CUdevice device)
+bool emuv_account_physical(CUdevice device, uint64_t *bytes, uint64_t *version)
 {
-	uint64_t bytes;
+	bool quiet;
 
 	pthread_mutex_lock(&lock);
-	bytes = emuv_budget_physical(&devices[device]);
+	*bytes = emuv_budget_physical(&devices[device]);
+	*version = segment->counters_seq; /* every change is published */
+	quiet = ledger.promised == 0;
 	pthread_mutex_unlock(&lock);
-	return bytes;
+	return quiet;
 }
 
 void emuv_account_call(CUdevice device, int function)

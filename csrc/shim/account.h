@@ -91,8 +91,11 @@ typedef struct {
 	uint32_t policy;
 } emuv_report_t;
 void emuv_account_report(CUdevice device, emuv_report_t *report);
-/* Bytes charged as being on the device. */
-uint64_t emuv_account_physical(CUdevice device);
+/*
+ * Bytes charged as being on the device.  *version changes whenever any charge does;
+ * true where nothing is between a reservation or a taking and its end.
+ */
+bool emuv_account_physical(CUdevice device, uint64_t *bytes, uint64_t *version);
 /* Counts a call of a hooked function. */
 void emuv_account_call(CUdevice device, int function);
 void emuv_account_uncounted(CUdevice device);

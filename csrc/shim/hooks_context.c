@@ -3,6 +3,9 @@
  * Contexts: what one takes of the card by itself is measured when it is made and
  * charged as overhead; when it goes, what it held is released.
  */
+#include <pthread.h>
+#include <time.h>
+
 #include "contexts.h"
 #include "deferred.h"
 #include "device_use.h"
@@ -12,20 +15,47 @@
 /* No error of the driver's: a detached context lives on. */
 #define STILL_THERE ((CUresult)-1)
 
-/* What a device has in use, and how much of that emuV has charged. */
+/* What a device has in use beyond what emuV has charged: contexts, and other processes. */
 typedef struct {
 	bool known;
 	int whole_card;
-	uint64_t bytes;
-	uint64_t charged;
+	int64_t bytes;
 } use_t;
+
+/*
+ * Other threads allocate and free meanwhile.  A look counts if no charge changed
+ * during it.  Bytes are charged before they are in use and released after, so what
+ * is under way then makes the figure smaller, never larger: the largest of the looks
+ * is the best, and one that met nothing under way is exact.
+ */
+#define MOST_LOOKS 100
 
 static use_t measure(CUdevice device, bool has_context)
 {
+	const struct timespec pause = { 0, 20000 };
 	use_t use = { 0 };
+	bool exact = false;
+	int cancel;
 
-	use.charged = emuv_account_physical(device);
-	use.known = emuv_device_used(device, has_context, &use.bytes, &use.whole_card);
+	/* The sleep is no place to end: there may be a context to charge. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	for (int i = 0; i < MOST_LOOKS && !exact; i++) {
+		uint64_t before, after, used, charged, ignored;
+		int64_t bytes;
+
+		if (i)
+			nanosleep(&pause, NULL);
+		exact = emuv_account_physical(device, &charged, &before);
+		if (!emuv_device_used(device, has_context, &used, &use.whole_card))
+			break;
+		exact = emuv_account_physical(device, &ignored, &after) && exact && before == after;
+		bytes = (int64_t)(used - charged);
+		if (before == after && (!use.known || bytes > use.bytes)) {
+			use.bytes = bytes;
+			use.known = true;
+		}
+	}
+	pthread_setcancelstate(cancel, NULL);
 	return use;
 }
 
@@ -34,28 +64,20 @@ static bool in_range(CUdevice device)
 	return device >= 0 && device < EMUV_MAX_DEVICES;
 }
 
-static uint64_t grown(uint64_t before, uint64_t after)
-{
-	return after > before ? after - before : 0;
-}
-
 /*
- * What a context that has just been made takes: by how much more the device has in
- * use now, less what this process has allocated meanwhile (another thread may).
- *
- * Where the driver cannot tell processes apart the figure is the whole card's, and
- * other processes move it too: an upper bound, for which nobody is refused.
+ * What a context that has just been made takes.  Where the driver cannot tell
+ * processes apart the figure is the whole card's, and other processes move it too:
+ * an upper bound, for which nobody is refused.
  */
 static uint64_t overhead_of(CUdevice device, use_t before, use_t after, uint64_t *flags)
 {
-	uint64_t overhead = grown(before.bytes, after.bytes);
+	uint64_t overhead = after.bytes > before.bytes ? (uint64_t)(after.bytes - before.bytes) : 0;
 	emuv_report_t report;
 
 	*flags = 0;
 	if (!before.known || !after.known || before.whole_card != after.whole_card)
 		return 0;
 	*flags = EMUV_DEVICE_OVERHEAD_KNOWN;
-	overhead = grown(grown(before.charged, after.charged), overhead);
 	if (after.whole_card) {
 		*flags |= EMUV_DEVICE_OVERHEAD_UPPER;
 		emuv_account_report(device, &report);
