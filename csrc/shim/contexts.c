@@ -95,20 +95,11 @@ static bool device_of(CUcontext context, bool push, CUdevice *device)
 	return true;
 }
 
-/* The driver cannot say where, or the device is beyond emuV's: what follows is not charged. */
-static bool uncounted(void)
-{
-	emuv_account_uncounted(0);
-	return false;
-}
-
 bool emuv_where_current(emuv_where_t *where)
 {
-	if (g_real.cuCtxGetCurrent(&where->context))
-		return uncounted();
-	if (!where->context)
+	if (g_real.cuCtxGetCurrent(&where->context) || !where->context)
 		return false;
-	return device_of(where->context, false, &where->device) || uncounted();
+	return device_of(where->context, false, &where->device);
 }
 
 bool emuv_where_stream(CUstream stream, emuv_where_t *where)
@@ -119,11 +110,10 @@ bool emuv_where_stream(CUstream stream, emuv_where_t *where)
 		return emuv_where_current(where);
 	/* A stream says where by itself: the thread may have no context current. */
 	if (g_real.cuStreamGetCtx(stream, &where->context))
-		return uncounted();
+		return false;
 	if (g_real.cuCtxGetCurrent(&current))
 		current = NULL;
-	return device_of(where->context, where->context != current, &where->device) ||
-	       uncounted();
+	return device_of(where->context, where->context != current, &where->device);
 }
 
 CUstream emuv_contexts_side_stream(CUcontext context)

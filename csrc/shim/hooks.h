@@ -24,4 +24,15 @@
 #define EMUV_HOOK(export, params, args) CUresult hook_##export params;
 #include "hooks.def"
 
+/*
+ * The driver's answer to an allocation in a place that emuV could not find out, or
+ * knows no budget for.  It would mostly refuse; where it did not, that is counted.
+ */
+static inline CUresult emuv_uncounted(CUresult result)
+{
+	if (!result)
+		emuv_account_uncounted(0);
+	return result;
+}
+
 #endif

@@ -20,8 +20,10 @@
 		emuv_grant_t grant;                                                     \
 		CUresult result;                                                        \
 		uint64_t bytes = descriptor ? (size) : 0;                               \
-		if (!(handle) || !bytes || !emuv_where_current(&where))                 \
+		if (!(handle) || !bytes)                                                \
 			return real;                                                    \
+		if (!emuv_where_current(&where))                                        \
+			return emuv_uncounted(real);                                    \
 		emuv_account_call(where.device, EMUV_FN_##export);                      \
 		if (!emuv_placement_reserve(&where, bytes, 0, &grant))                  \
 			return CUDA_ERROR_OUT_OF_MEMORY;                                \

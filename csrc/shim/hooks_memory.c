@@ -36,7 +36,7 @@ CUresult hook_cuMemAlloc_v2(CUdeviceptr *address, size_t bytes)
 	bool card_full = false;
 
 	if (!address || !bytes || !emuv_where_current(&where))
-		return g_real.cuMemAlloc_v2(address, bytes);
+		return emuv_uncounted(g_real.cuMemAlloc_v2(address, bytes));
 	emuv_account_call(where.device, EMUV_FN_cuMemAlloc_v2);
 	if (!emuv_placement_reserve(&where, bytes, EMUV_MAY_SPILL, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -61,7 +61,7 @@ CUresult hook_cuMemAlloc(CUdeviceptr_v1 *address, unsigned int bytes)
 	CUresult result;
 
 	if (!address || !bytes || !emuv_where_current(&where))
-		return g_real.cuMemAlloc(address, bytes);
+		return emuv_uncounted(g_real.cuMemAlloc(address, bytes));
 	emuv_account_call(where.device, EMUV_FN_cuMemAlloc);
 	if (!emuv_placement_reserve(&where, bytes, 0, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -104,7 +104,8 @@ CUresult hook_cuMemAllocPitch_v2(CUdeviceptr *address, size_t *pitch, size_t wid
 
 	if (!address || !pitch || !width || !height ||
 	    (element != 4 && element != 8 && element != 16) || !emuv_where_current(&where))
-		return g_real.cuMemAllocPitch_v2(address, pitch, width, height, element);
+		return emuv_uncounted(
+			g_real.cuMemAllocPitch_v2(address, pitch, width, height, element));
 	emuv_account_call(where.device, EMUV_FN_cuMemAllocPitch_v2);
 	if (!pitched(width, height, &padded, &bytes)) {
 		emuv_account_denied(where.device, EMUV_UNLIMITED);
@@ -143,7 +144,8 @@ CUresult hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, unsi
 
 	if (!address || !pitch || !width || !height || !emuv_where_current(&where) ||
 	    !pitched(width, height, &padded, &bytes))
-		return g_real.cuMemAllocPitch(address, pitch, width, height, element);
+		return emuv_uncounted(
+			g_real.cuMemAllocPitch(address, pitch, width, height, element));
 	emuv_account_call(where.device, EMUV_FN_cuMemAllocPitch);
 	if (!emuv_placement_reserve(&where, bytes, 0, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -169,7 +171,7 @@ CUresult hook_cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int
 
 	if (!address || !bytes || !emuv_where_current(&where) ||
 	    (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
-		return g_real.cuMemAllocManaged(address, bytes, flags);
+		return emuv_uncounted(g_real.cuMemAllocManaged(address, bytes, flags));
 	emuv_account_call(where.device, EMUV_FN_cuMemAllocManaged);
 	if (!emuv_placement_reserve(&where, bytes, EMUV_MAY_SPILL, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;

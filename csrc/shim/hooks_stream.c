@@ -129,7 +129,7 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 	CUresult result = CUDA_SUCCESS;
 
 	if (!address || !bytes || !emuv_where_stream(stream, &where))
-		return call(form, address, bytes, pool, stream);
+		return emuv_uncounted(call(form, address, bytes, pool, stream));
 	if (!form->alloc && !pool_device(pool, &where.device))
 		return call(form, address, bytes, pool, stream);
 	emuv_account_call(where.device, (int)form->function);
