@@ -117,6 +117,7 @@ static size_t map_slot(const void *pointer)
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static void *driver;
+static void *driver_base; /* atomic: where it is mapped */
 static int open_result = 1; /* 1: not tried */
 static __thread int opening;
 static char open_error[256];
@@ -152,9 +153,13 @@ static void look_up(void *library, found_t *found)
 #include "hooks.def"
 }
 
-static void put_in_place(const found_t *found)
+static void put_in_place(const found_t *found, void *library)
 {
+	Dl_info info;
+
 	g_real = found->real;
+	if (dladdr(dlsym(library, "cuInit"), &info))
+		__atomic_store_n(&driver_base, info.dli_fbase, __ATOMIC_RELEASE);
 	collect_hooked_rows();
 	for (size_t i = 0; i < N_HOOKED; i++) {
 		hooked[i].real = found->hooked[i];
@@ -194,7 +199,7 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 		driver = library;
 		open_result = library ? 0 : -ENOENT;
 		if (library)
-			put_in_place(&found);
+			put_in_place(&found, library);
 		else
 			snprintf(open_error, sizeof open_error, "%s",
 				 why ? why : "no reason given");
@@ -280,12 +285,25 @@ const char *emuv_resolve_self(void)
 }
 
 /*
+ * The driver itself, or a part of it that it has just been opened for: what it opens
+ * by the driver's name is another part of it (WSL's libcuda.so.1 is a loader of the
+ * libcuda.so.1.1 that Windows brings), not emuV.
+ */
+static bool is_driver(const void *caller)
+{
+	const void *base = __atomic_load_n(&driver_base, __ATOMIC_ACQUIRE);
+	Dl_info info;
+
+	return opening || (base && dladdr(caller, &info) && info.dli_fbase == base);
+}
+
+/*
  * What the dlopen hook opens instead of `file`: this library for any spelling of
  * the driver (libcuda.so, libcuda.so.1, libcuda.so.580.65.06, with any path),
- * `file` itself for everything else.
+ * `file` itself for everything else.  `caller`: where dlopen returns to.
  */
-const char *emuv_dlopen_file(const char *file);
-const char *emuv_dlopen_file(const char *file)
+const char *emuv_dlopen_file(const char *file, const void *caller);
+const char *emuv_dlopen_file(const char *file, const void *caller)
 {
 	const char *base, *self;
 	int saved = errno;
@@ -296,7 +314,7 @@ const char *emuv_dlopen_file(const char *file)
 	base = base ? base + 1 : file;
 	if (strncmp(base, "libcuda.so", 10) != 0 || (base[10] && base[10] != '.'))
 		return file;
-	self = emuv_resolve_self();
+	self = is_driver(caller) ? NULL : emuv_resolve_self();
 	errno = saved;
 	return self ? self : file;
 }

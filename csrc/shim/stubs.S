@@ -19,6 +19,7 @@ dlopen:
 	endbr64
 	pushq	%rsi			/* mode */
 	.cfi_adjust_cfa_offset 8
+	movq	8(%rsp), %rsi		/* who calls */
 	callq	emuv_dlopen_file	/* the file is in %rdi already */
 	pushq	%rax
 	.cfi_adjust_cfa_offset 8

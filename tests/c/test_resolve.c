@@ -193,14 +193,14 @@ static void files(void)
 		{ "/", false },
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		const char *file = emuv_dlopen_file(rows[i].file);
+		const char *file = emuv_dlopen_file(rows[i].file, (void *)files);
 
 		if (rows[i].ours)
 			CHECK(strcmp(file, emuv_resolve_self()) == 0);
 		else
 			CHECK(file == rows[i].file);
 	}
-	CHECK(emuv_dlopen_file(NULL) == NULL);
+	CHECK(emuv_dlopen_file(NULL, NULL) == NULL);
 	CHECK(emuv_resolve_self()[0] != '\0');
 	CHECK(emuv_dlopen_real() == (void *)dlsym(RTLD_NEXT, "dlopen"));
 }
