@@ -100,8 +100,10 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 	CUresult result;
 	int mode;
 
-	if (!host_can_back(grant->bytes - grant->resident))
+	if (!host_can_back(grant->bytes - grant->resident)) {
+		emuv_account_denied(where->device, grant->bytes);
 		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
 	/* A stream's context need not be the current one, and the range must live with it. */
 	result = g_real.cuCtxPushCurrent_v2(where->context);
 	if (result)
