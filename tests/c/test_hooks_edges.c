@@ -275,6 +275,47 @@ static void devices_have_budgets_of_their_own(void)
 	check_empty();
 }
 
+/*
+ * A context's handle is given out again, on another device: nothing remembered of the
+ * old one decides where the new one's memory is charged.
+ */
+static void handles_of_contexts_come_again(void)
+{
+	CUdeviceptr address;
+	CUcontext first, second;
+
+	start_spill();
+	first = new_context(1);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(1)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(first), CUDA_SUCCESS);
+	second = new_context(0);
+	CHECK(first == second);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(2)), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, MIB(2));
+	CHECK_EQ(books(1).device, 0);
+	CHECK_EQ(hook_cuMemFree_v2(address), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(second), CUDA_SUCCESS);
+	check_empty();
+}
+
+/* A device that cannot page managed memory: vram is all there is, whatever was asked for. */
+static void devices_that_cannot_spill(void)
+{
+	size_t free_bytes, total;
+	CUdeviceptr address;
+	CUcontext context;
+
+	start_spill();
+	emuv_account_card(0, MIB(256), false);
+	context = new_context(0);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(129)), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK_EQ(hook_cuMemGetInfo_v2(&free_bytes, &total), CUDA_SUCCESS);
+	CHECK_EQ(free_bytes, MIB(128));
+	CHECK_EQ(total, MIB(128));
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	check_empty();
+}
+
 /* A pool's memory is charged to the pool's device; a pool in host memory to none. */
 static void pools_are_where_they_say(void)
 {
@@ -528,6 +569,8 @@ int main(void)
 	waiting_free_goes_with_its_context();
 	side_stream_lives_in_its_context();
 	devices_have_budgets_of_their_own();
+	handles_of_contexts_come_again();
+	devices_that_cannot_spill();
 	pools_are_where_they_say();
 	context_that_does_not_fit();
 	context_is_charged();

@@ -122,3 +122,29 @@ def test_a_wrong_device_is_the_drivers_to_refuse(
     plain = run_child(sim_env, code)
     child = run_child(shim_env(vram=128 * MIB), code)
     assert child.answer == plain.answer
+
+
+def test_more_contexts_than_emuv_remembers(shim_env: ShimEnv) -> None:
+    # GIVEN 300 contexts, with memory of its own in each, spilled in the last
+    code = """
+        d = Driver("libcuda.so.1")
+        d.cuInit(0)
+        contexts = []
+        for _ in range(300):
+            contexts.append(d.new("cuCtxCreate_v2", 0, 0))
+            d.new("cuMemAlloc_v2", 4096)
+        d.new("cuMemAlloc_v2", 20 * MIB)
+        d.new("cuMemAllocAsync", 20 * MIB, stream(d))
+        full = held()
+        # WHEN all are destroyed
+        for c in contexts:
+            d.cuCtxDestroy_v2(c)
+        answer(full=full, end=held(), overhead=books()["overhead_bytes"], used=card_used(d))
+    """
+    env = shim_env(vram=32 * MIB, virtual=64 * MIB, EMUV_SIM_CONTEXT=str(16384))
+    child = run_child(env, code)
+    # THEN nothing stays charged
+    assert child.answer["full"][3] == 302
+    assert child.answer["end"] == [0, 0, 0, 0]
+    assert child.answer["overhead"] == 0
+    assert child.answer["used"] == 0

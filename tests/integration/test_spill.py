@@ -308,6 +308,23 @@ class TestFaults:
         }  # fmt: skip
 
 
+def test_the_host_must_be_able_to_back_it(shim_env: ShimEnv) -> None:
+    # GIVEN a virtual that no host has
+    code = """
+        d = started()
+        before = held()
+        codes = [d.code("cuMemAlloc_v2", byref(c_uint64()), 1 << 44) for _ in range(3)]
+        after = held()
+        codes.append(d.code("cuMemAlloc_v2", byref(c_uint64()), 40 * MIB))
+        answer(codes=codes, same=before == after)
+    """
+    child = run_child(shim_env(vram=16 * MIB, virtual=1 << 45), code)
+    # THEN memory is not promised that is not there, and that is said
+    assert child.answer == {"codes": [OOM] * 3 + [0], "same": True}
+    assert "the host has" in child.stderr
+    assert child.device().denials == 3
+
+
 class TestSaid:
     def test_first_spill_and_first_refusal_are_said_once(self, shim_env: ShimEnv) -> None:
         code = """

@@ -82,6 +82,36 @@ def test_an_allocation_waits_for_the_free_it_needs(shim_env: ShimEnv) -> None:
     assert child.answer["denials"] == 0
 
 
+@pytest.mark.parametrize("again", ["cuMemFree_v2", "cuMemFreeAsync"])
+def test_a_free_that_waits_cannot_be_done_again(
+    shim_env: ShimEnv, sim_env: dict[str, str], again: str
+) -> None:
+    # GIVEN a range whose free waits for its stream
+    code = f"""
+        d = started()
+        under = "EMUV_VRAM" in os.environ
+        d.new("cuMemAlloc_v2", 60 * MIB)
+        s = stream(d)
+        a = d.new("cuMemAllocAsync", 20 * MIB, s)
+        if under:
+            hold(d, s, True)
+        d.cuMemFreeAsync(a, s)
+        # WHEN the program frees it once more
+        code = d.code({again!r}, a, *([s] if "Async" in {again!r} else []))
+        waiting = held() if under else None
+        hold(d, s, False)
+        d.cuStreamSynchronize(s)
+        d.cuMemFree_v2(d.new("cuMemAlloc_v2", 4096))
+        answer(code=code, waiting=waiting, end=held() if under else None)
+    """
+    plain = run_child({**sim_env, "EMUV_SIM_VRAM": str(256 * MIB)}, code)
+    child = run_child(shim_env(vram=64 * MIB, virtual=64 * MIB), code)
+    # THEN it is refused as ever, and the range goes once, when its stream is there
+    assert child.answer["code"] == plain.answer["code"] != 0
+    assert child.answer["waiting"][1] == 20 * MIB
+    assert child.answer["end"] == [60 * MIB, 0, 0, 1]
+
+
 ALLOCATIONS = ["cuMemAlloc_v2", "cuMemAllocAsync", "cuMemAllocFromPoolAsync"]
 
 
