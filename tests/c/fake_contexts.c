@@ -31,6 +31,13 @@ static void destroy_context(CUcontext context)
 	fake_drop(OBJECT(context, FAKE_CONTEXT));
 }
 
+static void (*after_destroy)(void);
+
+void fake_after_destroy(void (*callback)(void))
+{
+	after_destroy = callback;
+}
+
 static CUresult context_destroy(CUcontext context)
 {
 	fake_object_t *o;
@@ -43,6 +50,8 @@ static CUresult context_destroy(CUcontext context)
 	UNLOCK();
 	if (o && fake_current() == context)
 		fake_depth--;
+	if (o && after_destroy)
+		after_destroy();
 	return o ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 

@@ -48,6 +48,8 @@ void fake_pitch(uint64_t alignment);
 /* Bytes of the managed range at `address` that are on its device. */
 uint64_t fake_resident(CUdeviceptr address);
 uint64_t fake_calls(void);
+/* Called where cuCtxDestroy has done its work and not yet returned; NULL: nothing is. */
+void fake_after_destroy(void (*callback)(void));
 /* Makes `context` current for the calling thread, alone on its stack. */
 void fake_set_current(CUcontext context);
 

@@ -7,8 +7,8 @@
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
 /*
- * What hooks do in the corners: several contexts and devices, handles that outlive
- * one another, streams that are behind, budgets that change, calls that are wrong.
+ * What hooks do in the corners: handles that outlive one another, streams that are
+ * behind, budgets that change, calls that are wrong.
  */
 #include <pthread.h>
 
@@ -215,133 +215,6 @@ static void waiting_free_goes_with_its_context(void)
 	emuv_deferred_reap();
 	CHECK_EQ(books(0).managed, 0);
 	CHECK_EQ(hook_cuCtxDestroy_v2(a), CUDA_SUCCESS);
-	check_empty();
-}
-
-/* ---- several contexts and devices ---- */
-
-/*
- * A stream of another context: the spill belongs there, and so does the side stream
- * on which its head is promoted, which must not go with the current context.
- */
-static void side_stream_lives_in_its_context(void)
-{
-	CUdeviceptr filler, first, second;
-	CUcontext other, here;
-	CUstream stream;
-
-	start_spill();
-	other = new_context(0);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemAlloc_v2(&filler, MIB(100)), CUDA_SUCCESS);
-	here = new_context(0);
-	CHECK_EQ(hook_cuMemAllocAsync(&first, MIB(32), stream), CUDA_SUCCESS);
-	CHECK_EQ(fake_resident(first), MIB(28));
-	CHECK_EQ(hook_cuCtxDestroy_v2(here), CUDA_SUCCESS);
-	fake_set_current(other);
-	CHECK_EQ(hook_cuMemFree_v2(first), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocAsync(&second, MIB(32), stream), CUDA_SUCCESS);
-	CHECK_EQ(fake_resident(second), MIB(28)); /* hints still reach the driver */
-	CHECK_EQ(hook_cuCtxDestroy_v2(other), CUDA_SUCCESS);
-	check_empty();
-}
-
-static void devices_have_budgets_of_their_own(void)
-{
-	CUdeviceptr address, more;
-	CUcontext first, second;
-	CUstream stream;
-
-	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(256) });
-	first = new_context(0);
-	second = new_context(1);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(64)), CUDA_SUCCESS);
-	CHECK_EQ(books(1).device, MIB(64));
-	CHECK_EQ(books(0).device, 0);
-	CHECK_EQ(hook_cuMemAlloc_v2(&more, 1), CUDA_ERROR_OUT_OF_MEMORY);
-	fake_set_current(first);
-	/* Stream-ordered memory is where the stream is, whatever is current. */
-	CHECK_EQ(hook_cuMemAllocAsync(&more, 1, stream), CUDA_ERROR_OUT_OF_MEMORY);
-	CHECK_EQ(hook_cuMemAlloc_v2(&more, MIB(64)), CUDA_SUCCESS);
-	CHECK_EQ(books(0).device, MIB(64));
-	/* Freed while another device is current: released where it was charged. */
-	CHECK_EQ(hook_cuMemFree_v2(address), CUDA_SUCCESS);
-	CHECK_EQ(books(1).device, 0);
-	CHECK_EQ(books(0).device, MIB(64));
-	CHECK_EQ(emuv_account_segment()->device[1].denials, 2);
-	CHECK_EQ(hook_cuCtxDestroy_v2(second), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuCtxDestroy_v2(first), CUDA_SUCCESS);
-	check_empty();
-}
-
-/*
- * A context's handle is given out again, on another device: nothing remembered of the
- * old one decides where the new one's memory is charged.
- */
-static void handles_of_contexts_come_again(void)
-{
-	CUdeviceptr address;
-	CUcontext first, second;
-
-	start_spill();
-	first = new_context(1);
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(1)), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuCtxDestroy_v2(first), CUDA_SUCCESS);
-	second = new_context(0);
-	CHECK(first == second);
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(2)), CUDA_SUCCESS);
-	CHECK_EQ(books(0).device, MIB(2));
-	CHECK_EQ(books(1).device, 0);
-	CHECK_EQ(hook_cuMemFree_v2(address), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuCtxDestroy_v2(second), CUDA_SUCCESS);
-	check_empty();
-}
-
-/* A device that cannot page managed memory: vram is all there is, whatever was asked for. */
-static void devices_that_cannot_spill(void)
-{
-	size_t free_bytes, total;
-	CUdeviceptr address;
-	CUcontext context;
-
-	start_spill();
-	emuv_account_card(0, MIB(256), false);
-	context = new_context(0);
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(129)), CUDA_ERROR_OUT_OF_MEMORY);
-	CHECK_EQ(hook_cuMemGetInfo_v2(&free_bytes, &total), CUDA_SUCCESS);
-	CHECK_EQ(free_bytes, MIB(128));
-	CHECK_EQ(total, MIB(128));
-	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
-	check_empty();
-}
-
-/* A pool's memory is charged to the pool's device; a pool in host memory to none. */
-static void pools_are_where_they_say(void)
-{
-	CUmemPoolProps props = { .allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
-				 .location = { CU_MEM_LOCATION_TYPE_DEVICE, 1 } };
-	CUmemoryPool on_device, on_host;
-	CUdeviceptr a, b;
-	CUcontext context;
-	CUstream stream;
-
-	start_spill();
-	context = new_context(0);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemPoolCreate(&on_device, &props), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocFromPoolAsync(&a, MIB(3), on_device, stream), CUDA_SUCCESS);
-	CHECK_EQ(books(1).device, MIB(3));
-	CHECK_EQ(books(0).device, 0);
-	props.location = (CUmemLocation){ CU_MEM_LOCATION_TYPE_HOST, 0 };
-	CHECK_EQ(hook_cuMemPoolCreate(&on_host, &props), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocFromPoolAsync(&b, MIB(3), on_host, stream), CUDA_SUCCESS);
-	CHECK_EQ(books(0).device, 0);
-	CHECK_EQ(hook_cuMemFreeAsync(b, stream), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemFreeAsync(a, stream), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemPoolDestroy(on_device), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemPoolDestroy(on_host), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
 	check_empty();
 }
 
@@ -567,11 +440,6 @@ int main(void)
 	waiting_free_ends_without_a_context();
 	allocation_waits_for_a_free();
 	waiting_free_goes_with_its_context();
-	side_stream_lives_in_its_context();
-	devices_have_budgets_of_their_own();
-	handles_of_contexts_come_again();
-	devices_that_cannot_spill();
-	pools_are_where_they_say();
 	context_that_does_not_fit();
 	context_is_charged();
 	card_full();
