@@ -123,10 +123,12 @@ class TestSegmentDirectory:
         assert list(runtime_dir.iterdir()) == []
 
     def test_someone_elses(self, shim_env: ShimEnv, runtime_dir: Path) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("only root can give a directory away")
-        os.chown(runtime_dir, 65534, 65534)
-        self.held(shim_env(vram=16 * MIB), str(runtime_dir), "65534")
+        # One that was given away, or, for who cannot give away, the system's own.
+        directory, owner = (runtime_dir, 65534) if os.geteuid() == 0 else (Path("/usr/share"), 0)
+        if owner:
+            os.chown(directory, owner, owner)
+        env = {**shim_env(vram=16 * MIB), "EMUV_RUNTIME_DIR": str(directory)}
+        self.held(env, str(directory), str(owner))
 
     def test_a_link(self, shim_env: ShimEnv, runtime_dir: Path, tmp_path: Path) -> None:
         link = tmp_path / "link"
