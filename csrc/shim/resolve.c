@@ -134,13 +134,16 @@ static void find_real_dlopen(void)
 typedef struct {
 	emuv_real_t real;
 	void *hooked[N_HOOKED];
+	void *base; /* where it is mapped */
 } found_t;
 
 static void look_up(void *library, found_t *found)
 {
 	void *symbol;
+	Dl_info info;
 
 	found->real = g_real;
+	found->base = dladdr(dlsym(library, "cuInit"), &info) ? info.dli_fbase : NULL;
 #define EMUV_HOOK(export, params, args)                  \
 	symbol = dlsym(library, #export);                \
 	if (symbol)                                      \
@@ -153,13 +156,10 @@ static void look_up(void *library, found_t *found)
 #include "hooks.def"
 }
 
-static void put_in_place(const found_t *found, void *library)
+static void put_in_place(const found_t *found)
 {
-	Dl_info info;
-
 	g_real = found->real;
-	if (dladdr(dlsym(library, "cuInit"), &info))
-		__atomic_store_n(&driver_base, info.dli_fbase, __ATOMIC_RELEASE);
+	__atomic_store_n(&driver_base, found->base, __ATOMIC_RELEASE);
 	collect_hooked_rows();
 	for (size_t i = 0; i < N_HOOKED; i++) {
 		hooked[i].real = found->hooked[i];
@@ -199,7 +199,7 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 		driver = library;
 		open_result = library ? 0 : -ENOENT;
 		if (library)
-			put_in_place(&found, library);
+			put_in_place(&found);
 		else
 			snprintf(open_error, sizeof open_error, "%s",
 				 why ? why : "no reason given");
