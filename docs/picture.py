@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "emuv_shim", "demo"]
 
 def demo() -> str:
     """The demo's output with its colours; raises when the demo fails."""
-    env = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
+    env = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH - 4), "TERM": "xterm-256color"}
     env.pop("NO_COLOR", None)
     done = subprocess.run(
         COMMAND, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
