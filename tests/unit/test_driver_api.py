@@ -78,30 +78,3 @@ def test_simulated_gpu_exports_exactly_its_version(sim: Path) -> None:
     assert done.returncode == 0
     exported = {line.split()[0].split("@")[0] for line in done.stdout.splitlines()}
     assert exported == {export for export, _, version, _ in committed() if version <= SIM_VERSION}
-
-
-# Names of driver functions that hand out, take back, share or report GPU memory: each is hooked,
-# or exempted with the reason. (What modules hold is part of the context's overhead.)
-MEMORY = re.compile(
-    r"^cu(Mem(Alloc|Free|Create|Release|Retain|GetInfo|Map|Unmap|Import|Export|Address(Reserve|Free)"
-    r"|Pool(Create|Destroy|Trim|Import|Export)|Host(Alloc|Register|Unregister))"
-    r"|DeviceTotalMem|DeviceGetGraphMem|DeviceGraphMem|(Mipmapped)?Array(3D)?(Create|Destroy)"
-    r"|Ipc\w*MemHandle|(Import|Destroy)ExternalMemory|ExternalMemoryGet|GraphAddMem(Alloc|Free)Node"
-    r"|Multicast(Create|Bind)|Ctx(Create|Destroy|Detach)|DevicePrimaryCtx(Retain|Release|Reset)"
-    r"|GreenCtx(Create|Destroy))"
-)
-
-
-def test_every_memory_function_is_hooked_or_exempt() -> None:
-    text = (ROOT / "csrc" / "shim" / "hooks.def").read_text()
-    hooked = re.findall(r"^EMUV_HOOK\((\w+),", text, re.M)
-    exempt = dict(re.findall(r'^EMUV_EXEMPT\((\w+), "([^"]+)"\)', text, re.M))
-    exports = {row[0] for row in committed()}
-    assert len(hooked) > 40
-    assert len(set(hooked)) == len(hooked)
-    assert not set(hooked) & set(exempt), "hooked and exempt at once"
-    assert set(hooked) <= exports
-    assert set(exempt) <= exports, "an exemption names no driver function"
-    assert all(len(reason) > 10 for reason in exempt.values())
-    forgotten = {e for e in exports if MEMORY.search(e)} - set(hooked) - set(exempt)
-    assert forgotten == set()
