@@ -9,9 +9,11 @@ terminal.
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 import sys
+from typing import TextIO
 
 PREFIX = "emuv: "
 _RED, _CYAN, _YELLOW, _RESET = "\x1b[1;31m", "\x1b[36m", "\x1b[33m", "\x1b[0m"
@@ -28,6 +30,29 @@ def printable(text: str, limit: int = 300) -> str:
         for c in text
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+_PLAIN = {"✔": "+", "✘": "x", "–": "-", "→": "->", "…": "...", "█": "#", "░": ":"}
+_SURROGATES = range(0xDC80, 0xDD00)  # bytes that were no text: they go out as they came
+
+
+def _encode_otherwise(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a stream shows for one character that its encoding does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if ord(character) in _SURROGATES:
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    escaped = character.encode("ascii", "backslashreplace").decode("ascii")
+    return _PLAIN.get(character, escaped), error.start + 1
+
+
+def tolerate(stream: TextIO | None) -> None:
+    """From now on `stream` shows every character in some way (LANG=C, latin-1)."""
+    codecs.register_error("emuv", _encode_otherwise)
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:  # not where a test or a program has put its own
+        reconfigure(errors="emuv")
 
 
 def quote(text: str) -> str:

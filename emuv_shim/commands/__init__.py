@@ -80,6 +80,8 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
 
     Unexpected exceptions pass: a traceback is what a bug report needs.
     """
+    for stream in (sys.stdout, sys.stderr):
+        _messages.tolerate(stream)
     try:
         result = command.main(
             args=None if args is None else list(args), prog_name=program, standalone_mode=False

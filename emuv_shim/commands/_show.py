@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 PIPE_WIDTH = 200  # columns, where stdout is no terminal: nothing is cut for a reader
+FOLDED_WIDTH = 8  # columns that what folds keeps at least
+_ANY_WIDTH = 10_000
 
 
 def brief(size_bytes: int | None, unknown: str = "?") -> str:
@@ -44,11 +46,12 @@ def budget_text(vram_bytes: int | None, virtual_bytes: int) -> str:
     return f"{text} + {brief(virtual_bytes)}" if virtual_bytes else text
 
 
-def console() -> Console:
-    """A console on stdout as wide as the terminal, or as PIPE_WIDTH."""
+def console(wide: int | None = None) -> Console:
+    """A console on stdout as wide as the terminal, or as PIPE_WIDTH, or as told."""
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    if wide is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        wide = PIPE_WIDTH
     return Console(highlight=False, markup=False, emoji=False, width=wide)
 
 
@@ -65,15 +68,51 @@ def table(columns: Sequence[str], title: str | None = None) -> Table:
             justify="right" if name.startswith(">") else "left",
             no_wrap=not folds,
             overflow="fold",
+            min_width=len(name.strip(">…")),
         )
     return made
 
 
 def row(made: Table, *cells: object, style: str | None = None) -> None:
-    """One row of plain text."""
+    """One row of plain text; columns that do not fold become as wide as it needs."""
     from rich.text import Text
 
-    made.add_row(*(Text(printable(str(cell))) for cell in cells), style=style)
+    texts = [Text(printable(str(cell))) for cell in cells]
+    for column, text in zip(made.columns, texts, strict=True):
+        wide = text.cell_len if column.no_wrap else min(text.cell_len, FOLDED_WIDTH)
+        column.min_width = max(column.min_width or 0, wide)
+    made.add_row(*texts, style=style)
+
+
+def show_table(made: Table) -> None:
+    """The table on stdout, whole: a pid or a size that is cut is a wrong one.
+
+    Where the terminal is too narrow the columns move together, and then the lines
+    go on past its edge, as those of ps(1) do.
+    """
+    from rich.measure import Measurement
+
+    target = console()
+    if _least_width(made, target) > target.width:
+        made.padding, made.show_edge = (0, 0), False
+    needed = _least_width(made, target)
+    if made.title is not None:
+        needed = max(needed, Measurement.get(target, target.options, made.title).minimum)
+    if needed > target.width:
+        target = console(needed)
+    target.print(made)
+
+
+def _least_width(made: Table, target: Console) -> int:
+    """The columns that `made` needs when what can fold is folded."""
+    from rich.measure import Measurement
+
+    return Measurement.get(target, target.options.update_width(_ANY_WIDTH), made).minimum
+
+
+def show_line(target: Console, line: object) -> None:
+    """A line that the terminal may wrap, so that a path in it can be copied."""
+    target.print(line, soft_wrap=True)
 
 
 def emit_json(value: Any) -> None:

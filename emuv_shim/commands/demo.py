@@ -212,7 +212,7 @@ def _table(setting: Setting, steps: list[Step], data_bytes: int) -> None:
             f"{step.wall_s:.1f}",
             style=None if step.ok else "bold red",
         )
-    _show.console().print(made)
+    _show.show_table(made)
 
 
 @click.command(name="demo")

@@ -283,10 +283,10 @@ def _show_all(findings: Findings) -> None:
         line = Text(f"{mark} ", style=colour)
         line.append(f"{item['check']}: ", style="bold")
         line.append(printable(item["detail"], 600), style="")
-        console.print(line)
+        _show.show_line(console, line)
     verdict = {OK: "all well", PROBLEM: "there are problems", NO_GPU: "there is no GPU here"}
     hint = "; emuv doctor --sim checks with the simulated GPU" if findings.exit_code == 3 else ""
-    console.print(Text(verdict[findings.exit_code] + hint))
+    _show.show_line(console, Text(verdict[findings.exit_code] + hint))
 
 
 @click.command(name="doctor")

@@ -78,22 +78,26 @@ def _show_all(info: dict[str, Any]) -> None:
     if driver is not None and driver["version"] is not None:
         version = f"CUDA {driver['version'] // 1000}.{driver['version'] % 1000 // 10}"
         kind = "simulated GPU" if driver["simulated"] else "NVIDIA driver"
-        console.print(f"{kind}, {version}: {printable(driver['path'])} ({driver['found_by']})")
+        _show.show_line(
+            console, f"{kind}, {version}: {printable(driver['path'])} ({driver['found_by']})"
+        )
     for device in info["devices"]:
-        console.print(
+        _show.show_line(
+            console,
             f"  device {device['device']}: {printable(device['name'])}, "
-            f"{brief(device['total_bytes'])}"
+            f"{brief(device['total_bytes'])}",
         )
     if host is not None:
-        console.print(
+        _show.show_line(
+            console,
             f"host: {brief(host['available_bytes'])} can be promised as virtual "
-            f"({host['limited_by']})"
+            f"({host['limited_by']})",
         )
     if not info["processes"]:
-        console.print("no process runs under emuV")
+        _show.show_line(console, "no process runs under emuV")
         return
     made = _show.table(
-        [">PID", "NAME", ">GPU", ">BUDGET", "POLICY", ">ON DEVICE", ">ON HOST", "COMMAND…"]
+        [">PID", "NAME…", ">GPU", ">BUDGET", "POLICY", ">ON DEVICE", ">ON HOST", "COMMAND…"]
     )
     for row in info["processes"]:
         _show.row(
@@ -110,7 +114,7 @@ def _show_all(info: dict[str, Any]) -> None:
     on_device = sum(row["on_device_bytes"] for row in info["processes"])
     on_host = sum(row["on_host_bytes"] for row in info["processes"])
     _show.row(made, "", "in all", "", "", "", brief(on_device), brief(on_host), "", style="bold")
-    console.print(made)
+    _show.show_table(made)
 
 
 @click.command(name="info")

@@ -49,7 +49,7 @@ def command(as_json: bool) -> None:
     made = _show.table(
         [
             ">PID",
-            "NAME",
+            "NAME…",
             ">GPU",
             ">BUDGET",
             "POLICY",
@@ -74,4 +74,4 @@ def command(as_json: bool) -> None:
                 device.denials,
                 stats.command,
             )
-    _show.console().print(made)
+    _show.show_table(made)

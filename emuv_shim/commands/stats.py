@@ -67,8 +67,8 @@ def show(processes: tuple[Stats, ...]) -> None:
         driver = f"CUDA {stats.driver_version // 1000}.{stats.driver_version % 1000 // 10}"
         where = f"{driver}, simulated GPU" if stats.is_simulated else driver
         name = f" ({stats.name})" if stats.name else ""
-        console.print(f"process {stats.pid}{name}, {stats.state}: {stats.command}")
-        console.print(f"policy {stats.policy}, allocation {stats.allocation}, {where}")
+        _show.show_line(console, f"process {stats.pid}{name}, {stats.state}: {stats.command}")
+        _show.show_line(console, f"policy {stats.policy}, allocation {stats.allocation}, {where}")
         for device in stats.devices:
             if not device.seen and len(stats.devices) > 1:
                 continue
@@ -77,7 +77,7 @@ def show(processes: tuple[Stats, ...]) -> None:
                 _show.row(made, what, value)
             for function, count in sorted(device.calls.items(), key=lambda item: -item[1]):
                 _show.row(made, function, count, style="dim")
-            console.print(made)
+            _show.show_table(made)
 
 
 @click.command(name="stats")
