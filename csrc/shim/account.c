@@ -15,6 +15,7 @@ static uint64_t applied_generation;
 static uint32_t allocation;
 static uint64_t last_serial; /* of entries, in the order of entering */
 static uint32_t over; /* atomic; bit i: device i's resident heads exceed its vram */
+static uint64_t leaving[EMUV_MAX_DEVICES]; /* charged as resident, on their way to the host */
 static bool said_spill, said_denial;
 
 /* Publishing goes here until the process has a segment file, and if it never gets one. */
@@ -38,21 +39,34 @@ static void publish(CUdevice device)
 	__atomic_store_n(&segment->counters_seq, seq + 2, __ATOMIC_RELEASE);
 }
 
+/* What is charged as being on the device and not on its way to the host. */
+static uint64_t staying(CUdevice device)
+{
+	return emuv_budget_physical(&devices[device]) - leaving[device];
+}
+
+/* After vram fell or a head came back: does some of the heads have to leave? */
+static void weigh(CUdevice device)
+{
+	const emuv_budget_device_t *d = &devices[device];
+
+	if (d->counters.resident_bytes > leaving[device] && staying(device) > d->vram)
+		__atomic_fetch_or(&over, 1u << device, __ATOMIC_RELAXED);
+	else
+		__atomic_fetch_and(&over, ~(1u << device), __ATOMIC_RELAXED);
+}
+
 static void apply(const emuv_control_t *control)
 {
-	uint32_t now_over = 0;
-
 	for (int i = 0; i < EMUV_MAX_DEVICES; i++) {
 		emuv_budget_device_t *d = &devices[i];
 
 		d->vram = control->budget[i].vram_bytes;
 		d->virtual_bytes = control->budget[i].virtual_bytes;
 		d->policy = control->policy;
-		if (d->counters.resident_bytes && !emuv_budget_room(d))
-			now_over |= 1u << i;
+		weigh(i);
 	}
-	allocation = control->allocation;
-	__atomic_store_n(&over, now_over, __ATOMIC_RELAXED);
+	__atomic_store_n(&allocation, control->allocation, __ATOMIC_RELAXED);
 }
 
 /* Takes up what a controller wrote; one atomic load when it wrote nothing. */
@@ -124,7 +138,9 @@ static void enter(emuv_entry_t *entry)
 {
 	emuv_entry_t old;
 
-	entry->serial = ++last_serial;
+	/* What is restored keeps its age: it is as old as its context's other memory. */
+	if (!entry->serial)
+		entry->serial = ++last_serial;
 	if (emuv_ledger_insert(&ledger, entry, &old)) {
 		emuv_grant_t gone = grant_of(&old);
 
@@ -134,6 +150,9 @@ static void enter(emuv_entry_t *entry)
 		if (old.device != entry->device)
 			publish(old.device);
 	}
+	/* vram may have been lowered while this head was not on the books. */
+	if (entry->resident)
+		weigh(entry->device);
 }
 
 void emuv_account_commit(CUdevice device, const emuv_grant_t *grant, emuv_entry_t *entry,
@@ -424,8 +443,7 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *pieces, size_t max)
 	size_t n = 0;
 
 	pthread_mutex_lock(&lock);
-	excess = emuv_budget_physical(d);
-	excess = excess > d->vram ? excess - d->vram : 0;
+	excess = staying(device) > d->vram ? staying(device) - d->vram : 0;
 	for (size_t i = 0; i < ledger.n_entries && n < max && excess; i++) {
 		emuv_entry_t *entry = &ledger.entries[i];
 		uint64_t give;
@@ -437,6 +455,7 @@ size_t emuv_account_demote(CUdevice device, emuv_entry_t *pieces, size_t max)
 		if (give > entry->resident)
 			give = entry->resident;
 		entry->resident -= give;
+		leaving[device] += give;
 		pieces[n] = *entry;
 		pieces[n].link = entry->key;
 		pieces[n].key += entry->resident;
@@ -455,6 +474,7 @@ void emuv_account_demoted(const emuv_entry_t *piece, bool moved)
 	emuv_entry_t *entry;
 
 	pthread_mutex_lock(&lock);
+	leaving[piece->device] -= piece->bytes;
 	entry = emuv_ledger_find(&ledger, EMUV_KIND_MEMORY, piece->link);
 	if (!moved && entry && entry->serial == piece->serial)
 		entry->resident += piece->bytes;
@@ -463,6 +483,8 @@ void emuv_account_demoted(const emuv_entry_t *piece, bool moved)
 		c->resident_bytes -= piece->bytes;
 	if (moved)
 		c->prefetch_host_bytes += piece->bytes;
+	else
+		weigh(piece->device); /* the next call tries again */
 	publish(piece->device);
 	pthread_mutex_unlock(&lock);
 }
@@ -563,6 +585,7 @@ void emuv_account_fork_child(void)
 	memcpy(&lock, &fresh, sizeof lock);
 	emuv_ledger_forget(&ledger);
 	memset(devices, 0, sizeof devices);
+	memset(leaving, 0, sizeof leaving);
 	memset(&private_segment, 0, sizeof private_segment);
 	segment = &private_segment;
 	applied_generation = 0;

@@ -45,26 +45,30 @@ void emuv_residency_shrink(const emuv_where_t *where)
 {
 	emuv_entry_t ranges[32];
 	CUstream side;
-	size_t n;
+	size_t n, n_moved;
 	int mode;
 
 	/* With no context there is no stream to move them on: the next call will. */
 	if (!emuv_account_over(where->device) || !where->context)
 		return;
-	side = emuv_contexts_side_stream(where->context);
 	mode = emuv_relaxed_enter();
+	side = emuv_contexts_side_stream(where->context);
 	do {
 		bool moved[sizeof ranges / sizeof *ranges];
 		bool done;
 
+		n_moved = 0;
 		n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges);
 		/* The charge falls when the pages are gone: nobody gets their room before. */
 		for (size_t i = 0; i < n; i++)
 			moved[i] = !g_real.cuMemPrefetchAsync(ranges[i].key, ranges[i].bytes,
 							      CU_DEVICE_CPU, side);
 		done = !n || !g_real.cuStreamSynchronize(side);
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
 			emuv_account_demoted(&ranges[i], done && moved[i]);
-	} while (n == sizeof ranges / sizeof *ranges);
+			n_moved += done && moved[i];
+		}
+		/* A driver that moves nothing would be asked for the same ones for ever. */
+	} while (n == sizeof ranges / sizeof *ranges && n_moved);
 	emuv_relaxed_leave(mode);
 }
