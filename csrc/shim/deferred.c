@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <time.h>
 
 #include "real.h"
@@ -11,46 +12,31 @@
 
 #define BUSY_WAIT_S 10
 
-struct emuv_waiting {
-	emuv_waiting_t *next;
+typedef struct waiting {
+	TAILQ_ENTRY(waiting) link;
 	emuv_entry_t entry;
 	CUcontext context; /* the stream's, and so the event's */
 	CUevent event;
-	bool busy; /* a thread is asking the driver about it */
-	uint64_t pass; /* the last reap that looked at it */
-};
+	bool busy;       /* a thread is asking the driver about it */
+	uint64_t ticket; /* not 0: set aside, */
+	CUcontext going; /* because this context may be gone in a moment */
+} waiting_t;
+TAILQ_HEAD(waiting_list, waiting);
 
 /*
- * Oldest first.  The lock guards the list and `busy`; no driver call is made under
- * it.  What is busy stays on the list: others see that it still waits.
+ * Oldest first.  The lock guards the list, `busy` and `ticket`; neither the driver
+ * nor the allocator is called under it.  What is busy or set aside is left alone by
+ * others, and stays on the list until it is uncharged: it is seen to wait.
  */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t idle = PTHREAD_COND_INITIALIZER; /* something ceased to be busy */
-static emuv_waiting_t *first;
+static struct waiting_list list = TAILQ_HEAD_INITIALIZER(list);
 static int n_waiting; /* atomic */
 
-static void append(emuv_waiting_t *w)
-{
-	emuv_waiting_t **at = &first;
-
-	w->next = NULL;
-	w->busy = false;
-	pthread_mutex_lock(&lock);
-	while (*at)
-		at = &(*at)->next;
-	*at = w;
-	__atomic_fetch_add(&n_waiting, 1, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&lock);
-}
-
 /* Lock held. */
-static void unlink_waiting(emuv_waiting_t *w)
+static void take_off(waiting_t *w)
 {
-	emuv_waiting_t **at = &first;
-
-	while (*at != w)
-		at = &(*at)->next;
-	*at = w->next;
+	TAILQ_REMOVE(&list, w, link);
 	__atomic_fetch_sub(&n_waiting, 1, __ATOMIC_RELAXED);
 }
 
@@ -59,7 +45,7 @@ static void unlink_waiting(emuv_waiting_t *w)
  * another or none.  Where that context cannot be entered nothing is done: its
  * handle may already be another's.
  */
-static bool finish(emuv_waiting_t *w)
+static bool finish(const waiting_t *w)
 {
 	CUcontext popped;
 	bool ready;
@@ -79,7 +65,7 @@ static bool finish(emuv_waiting_t *w)
 CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
 			    bool per_thread)
 {
-	emuv_waiting_t *w = calloc(1, sizeof *w);
+	waiting_t *w = calloc(1, sizeof *w);
 	CUresult result;
 
 	if (!w)
@@ -97,132 +83,183 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstre
 		free(w);
 		return result;
 	}
-	append(w);
-	return CUDA_SUCCESS;
-}
-
-/* The next to look at in this pass, made busy; NULL: all have been looked at. */
-static emuv_waiting_t *claim(uint64_t pass)
-{
-	emuv_waiting_t *w;
-
 	pthread_mutex_lock(&lock);
-	for (w = first; w && (w->busy || w->pass >= pass); w = w->next)
-		;
-	if (w) {
-		w->busy = true;
-		w->pass = pass;
-	}
+	TAILQ_INSERT_TAIL(&list, w, link);
+	__atomic_fetch_add(&n_waiting, 1, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&lock);
-	return w;
+	return CUDA_SUCCESS;
 }
 
 void emuv_deferred_reap(void)
 {
-	static uint64_t passes;
-	emuv_waiting_t *w;
-	uint64_t pass;
+	struct waiting_list done = TAILQ_HEAD_INITIALIZER(done);
+	waiting_t *w, *next;
 	int mode;
 
 	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
 		return;
-	pass = __atomic_add_fetch(&passes, 1, __ATOMIC_RELAXED);
 	mode = emuv_relaxed_enter();
-	while ((w = claim(pass))) {
-		bool finished = finish(w);
+	pthread_mutex_lock(&lock);
+	for (w = TAILQ_FIRST(&list); w; w = next) {
+		bool finished;
 
+		next = TAILQ_NEXT(w, link);
+		if (w->busy || w->ticket)
+			continue;
+		w->busy = true;
+		pthread_mutex_unlock(&lock);
+		finished = finish(w);
 		if (finished)
 			emuv_account_freed(&w->entry);
 		pthread_mutex_lock(&lock);
+		/* It is still on the list; what follows it may have changed. */
+		next = TAILQ_NEXT(w, link);
 		w->busy = false;
-		if (finished)
-			unlink_waiting(w);
+		if (finished) {
+			take_off(w);
+			TAILQ_INSERT_TAIL(&done, w, link);
+		}
 		pthread_cond_broadcast(&idle);
-		pthread_mutex_unlock(&lock);
-		if (finished)
-			free(w);
 	}
+	pthread_mutex_unlock(&lock);
 	emuv_relaxed_leave(mode);
+	while ((w = TAILQ_FIRST(&done))) {
+		TAILQ_REMOVE(&done, w, link);
+		free(w);
+	}
 }
 
-uint64_t emuv_deferred_bytes(CUdevice device)
+bool emuv_deferred_coming(CUdevice device, uint64_t *bytes, uint64_t *resident)
 {
-	uint64_t bytes = 0;
+	const waiting_t *w;
+	bool any = false;
 
+	*bytes = *resident = 0;
 	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
-		return 0;
+		return false;
 	pthread_mutex_lock(&lock);
-	for (const emuv_waiting_t *w = first; w; w = w->next)
-		if (w->entry.device == device)
-			bytes += w->entry.bytes;
+	TAILQ_FOREACH(w, &list, link)
+		if (w->entry.device == device) {
+			*bytes += w->entry.bytes;
+			*resident += w->entry.resident;
+			any = true;
+		}
 	pthread_mutex_unlock(&lock);
-	return bytes;
+	return any;
 }
 
 bool emuv_deferred_waits(CUdeviceptr address)
 {
-	const emuv_waiting_t *w;
+	const waiting_t *w;
 
 	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
 		return false;
 	pthread_mutex_lock(&lock);
-	for (w = first; w && w->entry.key != address; w = w->next)
-		;
+	TAILQ_FOREACH(w, &list, link)
+		if (w->entry.key == address)
+			break;
 	pthread_mutex_unlock(&lock);
 	return w != NULL;
 }
 
-emuv_waiting_t *emuv_deferred_take(CUcontext context)
-{
-	emuv_waiting_t *list = NULL, *w;
-	struct timespec limit;
+/* ---- contexts that go ---- */
 
-	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
-		return NULL;
+uint64_t emuv_deferred_take(CUcontext context)
+{
+	static uint64_t last_ticket; /* under the lock */
+	struct timespec limit;
+	uint64_t ticket;
+	waiting_t *w;
+	int cancel;
+
+	if (!context || !__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
+		return 0;
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += BUSY_WAIT_S;
+	/* Waiting for a condition is a place where a cancelled thread would end. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&lock);
-	for (w = first; w;) {
-		if (w->context != context &&
-		    w->entry.context != (uint64_t)(uintptr_t)context) {
-			w = w->next;
-			continue;
-		}
-		if (w->busy) {
+	ticket = ++last_ticket;
+	w = TAILQ_FIRST(&list);
+	while (w) {
+		bool ours = w->context == context ||
+			    w->entry.context == (uint64_t)(uintptr_t)context;
+
+		if (ours && w->busy) {
 			/* A query or a free, not a wait: over in a moment. */
 			if (pthread_cond_timedwait(&idle, &lock, &limit))
 				break;
-			w = first;
+			w = TAILQ_FIRST(&list);
 			continue;
 		}
-		unlink_waiting(w);
-		w->next = list;
-		list = w;
-		w = first;
+		if (ours && !w->ticket) {
+			w->ticket = ticket;
+			w->going = context;
+		}
+		w = TAILQ_NEXT(w, link);
 	}
 	pthread_mutex_unlock(&lock);
-	return list;
+	pthread_setcancelstate(cancel, NULL);
+	return ticket;
 }
 
-void emuv_deferred_gone(emuv_waiting_t *list)
+static waiting_t *first_of(uint64_t ticket)
 {
-	while (list) {
-		emuv_waiting_t *next = list->next;
+	waiting_t *w;
 
-		emuv_account_freed(&list->entry);
-		free(list);
-		list = next;
+	pthread_mutex_lock(&lock);
+	TAILQ_FOREACH(w, &list, link)
+		if (w->ticket == ticket)
+			break;
+	pthread_mutex_unlock(&lock);
+	return w;
+}
+
+/* One of its contexts is gone; what is left in the other one is nobody's but ours. */
+static void end_in_other_context(const waiting_t *w)
+{
+	CUcontext owner = (CUcontext)(uintptr_t)w->entry.context;
+	CUcontext popped;
+	int mode;
+
+	if (owner == w->context ||
+	    g_real.cuCtxPushCurrent_v2(w->going == owner ? w->context : owner))
+		return;
+	mode = emuv_relaxed_enter();
+	/* The stream's context took its work with it: the range's time has come. */
+	if (w->going == owner)
+		g_real.cuEventDestroy_v2(w->event);
+	else
+		g_real.cuMemFree_v2(w->entry.key);
+	emuv_relaxed_leave(mode);
+	g_real.cuCtxPopCurrent_v2(&popped);
+}
+
+void emuv_deferred_gone(uint64_t ticket)
+{
+	waiting_t *w;
+
+	while (ticket && (w = first_of(ticket))) {
+		end_in_other_context(w);
+		emuv_account_freed(&w->entry);
+		pthread_mutex_lock(&lock);
+		take_off(w);
+		pthread_mutex_unlock(&lock);
+		free(w);
 	}
 }
 
-void emuv_deferred_put_back(emuv_waiting_t *list)
+void emuv_deferred_put_back(uint64_t ticket)
 {
-	while (list) {
-		emuv_waiting_t *next = list->next;
+	waiting_t *w;
 
-		append(list);
-		list = next;
-	}
+	if (!ticket)
+		return;
+	pthread_mutex_lock(&lock);
+	TAILQ_FOREACH(w, &list, link)
+		if (w->ticket == ticket)
+			w->ticket = 0;
+	pthread_mutex_unlock(&lock);
 }
 
 void emuv_deferred_fork_child(void)
@@ -232,6 +269,6 @@ void emuv_deferred_fork_child(void)
 
 	memcpy(&lock, &fresh, sizeof lock);
 	memcpy(&idle, &fresh_condition, sizeof idle);
-	first = NULL;
+	TAILQ_INIT(&list);
 	n_waiting = 0;
 }

@@ -19,20 +19,20 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstre
 			    bool per_thread);
 /* Frees what has become free.  Cheap when nothing waits. */
 void emuv_deferred_reap(void);
-/* Bytes of the device that wait. */
-uint64_t emuv_deferred_bytes(CUdevice device);
+/* What waits for the device: bytes, and of them those on it.  False: nothing. */
+bool emuv_deferred_coming(CUdevice device, uint64_t *bytes, uint64_t *resident);
 /* The program has freed this address, and its time has not come yet. */
 bool emuv_deferred_waits(CUdeviceptr address);
 
 /*
  * Around the destruction of a context, with which its events and ranges go.  `take`
- * sets aside what waits in it, so that nobody touches it meanwhile; afterwards
- * `gone` uncharges it, or `put_back` undoes the taking.  A list, or NULL.
+ * sets aside what waits in it, so that nobody asks the driver about it meanwhile; it
+ * still counts as waiting.  Then `gone` ends it, or `put_back` undoes the taking.  A
+ * ticket for either; 0: nothing waits.
  */
-typedef struct emuv_waiting emuv_waiting_t;
-emuv_waiting_t *emuv_deferred_take(CUcontext context);
-void emuv_deferred_gone(emuv_waiting_t *list);
-void emuv_deferred_put_back(emuv_waiting_t *list);
+uint64_t emuv_deferred_take(CUcontext context);
+void emuv_deferred_gone(uint64_t ticket);
+void emuv_deferred_put_back(uint64_t ticket);
 
 void emuv_deferred_fork_child(void);
 

@@ -163,7 +163,7 @@ typedef struct {
 	CUcontext context;
 	uint64_t mark;
 	unsigned long long id; /* 0: the driver does not say (before CUDA 12.0) */
-	emuv_waiting_t *waiting;
+	uint64_t waiting; /* emuv_deferred_take */
 } leaving_t;
 
 static unsigned long long id_of(CUcontext context)
@@ -292,7 +292,7 @@ static CUresult destroy(CUcontext context, enum emuv_function function,
 			CUresult (*real)(CUcontext))
 {
 	uint64_t mark = emuv_account_mark();
-	emuv_waiting_t *waiting = emuv_deferred_take(context);
+	uint64_t waiting = emuv_deferred_take(context);
 	emuv_context_t gone;
 	bool known = emuv_contexts_remove(context, &gone);
 	CUresult result;

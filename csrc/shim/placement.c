@@ -21,25 +21,32 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-/*
- * Stream-ordered frees are under way that would make room: waits for them, as the
- * driver does when its pools are full, but not for ever.
- */
+/* Stream-ordered frees are under way that would make room. */
+static bool room_is_coming(CUdevice device, uint64_t bytes, unsigned int how)
+{
+	uint64_t coming, resident;
+	emuv_report_t report;
+
+	if (!emuv_deferred_coming(device, &coming, &resident))
+		return false;
+	emuv_account_report(device, &report);
+	/* What cannot be spilled needs room on the device itself. */
+	if (!(how & EMUV_MAY_SPILL) && report.room < bytes && resident < bytes - report.room)
+		return false;
+	return report.free >= bytes || coming >= bytes - report.free;
+}
+
+/* Waits for that, as the driver does when its pools are full, but not for ever. */
 static bool wait_for_frees(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
 {
 	const struct timespec pause = { 0, 50000 };
 	uint64_t deadline = now_ms() + WAIT_MS;
 	bool granted = false;
-	emuv_report_t report;
-	uint64_t coming;
 	int cancel;
 
 	/* A sleep may be where a cancelled thread ends; here it holds what it must give back. */
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	while (!granted && (coming = emuv_deferred_bytes(device)) && now_ms() < deadline) {
-		emuv_account_report(device, &report);
-		if (report.free < bytes && coming < bytes - report.free)
-			break;
+	while (!granted && room_is_coming(device, bytes, how) && now_ms() < deadline) {
 		nanosleep(&pause, NULL);
 		emuv_deferred_reap();
 		granted = emuv_account_reserve(device, bytes, how, grant);
