@@ -27,10 +27,14 @@ static emuv_context_t *find(CUcontext context)
 enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context)
 {
 	enum emuv_contexts_added added = EMUV_CONTEXT_ADDED;
+	emuv_context_t *found;
 
 	pthread_mutex_lock(&lock);
-	if (find(context->context))
+	found = find(context->context);
+	if (found && (found->overhead || !context->overhead))
 		added = EMUV_CONTEXT_KNOWN;
+	else if (found)
+		found->overhead = context->overhead;
 	else if (n_contexts == MAX_CONTEXTS)
 		added = EMUV_CONTEXTS_FULL;
 	else
@@ -116,21 +120,25 @@ bool emuv_where_stream(CUstream stream, emuv_where_t *where)
 	return device_of(where->context, where->context != current, &where->device);
 }
 
-CUstream emuv_contexts_side_stream(CUcontext context)
+/* False: the context is not known. */
+static bool known_side(CUcontext context, CUstream *side)
 {
-	emuv_context_t *found;
-	CUstream side = NULL, made = NULL;
-	CUcontext popped;
-	CUresult result;
-	bool known;
+	const emuv_context_t *found;
 
 	pthread_mutex_lock(&lock);
 	found = find(context);
-	known = found != NULL;
-	if (found)
-		side = found->side;
+	*side = found ? found->side : NULL;
 	pthread_mutex_unlock(&lock);
-	if (side || !known)
+	return found != NULL;
+}
+
+CUstream emuv_contexts_side_stream(CUcontext context)
+{
+	CUstream side, made;
+	CUcontext popped;
+	CUresult result;
+
+	if (!known_side(context, &side) || side)
 		return side;
 	/* In its own context, which need not be the current one: it must live as long. */
 	if (g_real.cuCtxPushCurrent_v2(context))
@@ -139,18 +147,40 @@ CUstream emuv_contexts_side_stream(CUcontext context)
 	g_real.cuCtxPopCurrent_v2(&popped);
 	if (result)
 		return NULL;
+	emuv_contexts_give_side(context, made);
+	known_side(context, &side);
+	return side;
+}
+
+CUstream emuv_contexts_take_side(CUcontext context)
+{
+	emuv_context_t *found;
+	CUstream side = NULL;
+
+	pthread_mutex_lock(&lock);
+	found = find(context);
+	if (found) {
+		side = found->side;
+		found->side = NULL;
+	}
+	pthread_mutex_unlock(&lock);
+	return side;
+}
+
+void emuv_contexts_give_side(CUcontext context, CUstream side)
+{
+	emuv_context_t *found;
+
 	pthread_mutex_lock(&lock);
 	found = find(context);
 	if (found && !found->side) {
-		found->side = made;
-		made = NULL;
+		found->side = side;
+		side = NULL;
 	}
-	side = found ? found->side : NULL;
 	pthread_mutex_unlock(&lock);
 	/* Another thread was first. */
-	if (made)
-		g_real.cuStreamDestroy_v2(made);
-	return side;
+	if (side)
+		g_real.cuStreamDestroy_v2(side);
 }
 
 void emuv_contexts_fork_child(void)

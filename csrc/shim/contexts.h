@@ -17,7 +17,10 @@ typedef struct {
 	CUstream side;
 } emuv_context_t;
 
-/* Enters a context with what it is charged.  A known one is left alone. */
+/*
+ * Enters a context with what it is charged.  A known one is left alone; but one whose
+ * overhead could not be measured takes the one it is given, and counts as added.
+ */
 enum emuv_contexts_added { EMUV_CONTEXT_ADDED, EMUV_CONTEXT_KNOWN, EMUV_CONTEXTS_FULL };
 enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context);
 /*
@@ -35,6 +38,12 @@ bool emuv_where_stream(CUstream stream, emuv_where_t *where);
 
 /* The side stream of a context, made on first use; NULL where none could be made. */
 CUstream emuv_contexts_side_stream(CUcontext context);
+/*
+ * Around what may destroy a context that stays in the table: its side stream out of
+ * everybody's reach, and back where it lives on.
+ */
+CUstream emuv_contexts_take_side(CUcontext context);
+void emuv_contexts_give_side(CUcontext context, CUstream side);
 
 /* A forked child has no contexts. */
 void emuv_contexts_fork_child(void);

@@ -164,6 +164,7 @@ typedef struct {
 	uint64_t mark;
 	unsigned long long id; /* 0: the driver does not say (before CUDA 12.0) */
 	uint64_t waiting; /* emuv_deferred_take */
+	CUstream side;
 } leaving_t;
 
 static unsigned long long id_of(CUcontext context)
@@ -182,7 +183,14 @@ static leaving_t primary_leaving(CUdevice device)
 		.mark = emuv_account_mark(),
 		.id = id_of(context),
 		.waiting = emuv_deferred_take(context),
+		.side = emuv_contexts_take_side(context),
 	};
+}
+
+static void primary_stayed(const leaving_t *leaving)
+{
+	emuv_contexts_give_side(leaving->context, leaving->side);
+	emuv_deferred_put_back(leaving->waiting);
 }
 
 static bool primary_active(CUdevice device)
@@ -199,7 +207,7 @@ static void primary_left(CUdevice device, const leaving_t *leaving)
 	emuv_context_t gone;
 
 	if (active && (!leaving->id || id_of(leaving->context) == leaving->id)) {
-		emuv_deferred_put_back(leaving->waiting);
+		primary_stayed(leaving);
 		return;
 	}
 	emuv_deferred_gone(leaving->waiting);
@@ -211,7 +219,6 @@ static void primary_left(CUdevice device, const leaving_t *leaving)
 		emuv_account_overhead_gone(device, gone.overhead);
 		return;
 	}
-	gone.side = NULL;
 	if (emuv_contexts_add(&gone) != EMUV_CONTEXT_ADDED)
 		emuv_account_overhead_gone(device, gone.overhead);
 }
@@ -229,7 +236,7 @@ static void primary_left(CUdevice device, const leaving_t *leaving)
 		if (!result && leaving.context)                                    \
 			primary_left(device, &leaving);                            \
 		else                                                               \
-			emuv_deferred_put_back(leaving.waiting);                   \
+			primary_stayed(&leaving);                                  \
 		return result;                                                     \
 	}
 PRIMARY_GOES(cuDevicePrimaryCtxRelease)
