@@ -563,16 +563,6 @@ void emuv_account_card(CUdevice device, uint64_t card_bytes, bool can_spill)
 	pthread_mutex_unlock(&lock);
 }
 
-void emuv_account_fork_prepare(void)
-{
-	pthread_mutex_lock(&lock);
-}
-
-void emuv_account_fork_parent(void)
-{
-	pthread_mutex_unlock(&lock);
-}
-
 /*
  * The child holds nothing: CUDA does not survive fork.  What the parent's table
  * occupies is leaked (copy-on-write, never touched), and the parent's segment

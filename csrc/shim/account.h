@@ -104,9 +104,7 @@ bool emuv_account_eager(void);
 /* Start of a process's books; `segment` carries header and control. */
 void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices);
 void emuv_account_card(CUdevice device, uint64_t card_bytes, bool can_spill);
-/* For fork: the lock around it, and a child that knows nothing. */
-void emuv_account_fork_prepare(void);
-void emuv_account_fork_parent(void);
+/* A forked child knows nothing. */
 void emuv_account_fork_child(void);
 /* The segment in use (a private one where no file could be made). */
 emuv_segment_t *emuv_account_segment(void);

@@ -180,9 +180,12 @@ static void start_books(void)
 void emuv_lifecycle_start(void)
 {
 	struct timespec limit;
+	int cancel;
 
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += START_WAIT_S;
+	/* The wait and the files of the books are places where a cancelled thread would end. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&start_lock);
 	/* A second thread's cuInit returns when the books are open, not before. */
 	while (starting && !pthread_cond_timedwait(&started, &start_lock, &limit))
@@ -197,23 +200,16 @@ void emuv_lifecycle_start(void)
 		pthread_cond_broadcast(&started);
 	}
 	pthread_mutex_unlock(&start_lock);
+	pthread_setcancelstate(cancel, NULL);
 }
 
 /* ---- fork ---- */
 
-/* Locks in rank order: start, then account (contexts and deferred take none before it). */
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&start_lock);
-	emuv_account_fork_prepare();
-}
-
-static void fork_parent(void)
-{
-	emuv_account_fork_parent();
-	pthread_mutex_unlock(&start_lock);
-}
-
+/*
+ * No lock is taken around a fork: a signal handler that forks may have interrupted
+ * the thread that holds it, and the child, which begins again, reads nothing that a
+ * lock protects.
+ */
 static void fork_child(void)
 {
 	pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
@@ -238,7 +234,7 @@ static void fork_child(void)
 /* The only constructor.  Nothing of CUDA, no file, no allocation of its own. */
 __attribute__((constructor)) static void start(void)
 {
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	pthread_atfork(NULL, NULL, fork_child);
 }
 
 __attribute__((destructor)) static void stop(void)

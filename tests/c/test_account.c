@@ -134,7 +134,6 @@ static void forked(void)
 	open_books(MIB(10), 0, EMUV_POLICY_CAP, &segment);
 	CHECK(emuv_account_reserve(0, MIB(6), 0, &grant));
 	emuv_account_commit(0, &grant, &entry, false);
-	emuv_account_fork_prepare();
 	child = fork();
 	if (child == 0) {
 		alarm(20);
@@ -150,7 +149,6 @@ static void forked(void)
 		_exit(0);
 	}
 	CHECK(child > 0);
-	emuv_account_fork_parent();
 	CHECK(waitpid(child, &status, 0) == child);
 	CHECK_EQ(status, 0);
 	CHECK(emuv_account_take(EMUV_KIND_MEMORY, 4096, &entry));
