@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emuv_shim._messages import command_line, quote
-from emuv_shim._sizes import MAX_DEVICES, Sizes, format_size, parse_sizes
+from emuv_shim._sizes import MAX_DEVICES, Sizes, format_size, is_tiny, parse_sizes
 from emuv_shim.budget import ALLOCATIONS, POLICIES
 from emuv_shim.errors import CommandError, SizeError
 
@@ -103,6 +103,11 @@ def _show(sizes: Sizes) -> str:
     if not sizes.by_device:
         return format_size(sizes.everywhere)
     return ", ".join(f"{device}={format_size(size)}" for device, size in sizes.by_device)
+
+
+def tiny_size(text: str, called: str) -> str:
+    """What to say of a size for which `is_tiny` holds."""
+    return f"{called} {quote(text)} is in bytes; gibibytes are written with a G, as in 8G"
 
 
 def _choose(flag: str | None, environ: Mapping[str, str], option: str) -> tuple[str | None, str]:
@@ -202,6 +207,12 @@ def plan_budget(
             "name device 0, or give one size",
             exit_code=USAGE,
         )
+    if cards and any(device >= len(cards) for device in named):
+        raise CommandError(
+            f"a size names device {max(named)}, and the machine has {len(cards)}",
+            "devices count from 0",
+            exit_code=NO_SETUP,
+        )
     most = max(cards, default=None)
     wanted = [s for _, s in vram.by_device] if vram.by_device else [vram.everywhere]
     largest = max((size for size in wanted if size is not None), default=0)
@@ -213,6 +224,12 @@ def plan_budget(
             exit_code=NO_SETUP,
         )
     return BudgetPlan(vram, virtual, policy, allocation)
+
+
+def tiny_sizes(request: Request, environ: Mapping[str, str]) -> list[str]:
+    """A warning for each size that is a number without a unit, and hardly meant as bytes."""
+    chosen = [_choose(getattr(request, name), environ, name) for name in ("vram", "virtual")]
+    return [tiny_size(text, called) for text, called in chosen if text and is_tiny(text)]
 
 
 def check_syntax(request: Request, environ: Mapping[str, str]) -> None:

@@ -84,6 +84,14 @@ def _why_not_runnable(path: str, what: str) -> Finding | None:
     return None
 
 
+def _unquoted(command: str, environ: Mapping[str, str]) -> str | None:
+    """A hint for a whole command line that was given as one word."""
+    words = command.split()
+    if len(words) < 2 or resolve(words[0], environ)[1] is not None:
+        return None
+    return f"without the quotes it is a command and its arguments: emuv-run -- {printable(command)}"
+
+
 def resolve(command: str, environ: Mapping[str, str]) -> tuple[str, Finding | None]:
     """(path, None) of what execvp would start for `command`, or ("", why not)."""
     what = quote(command)
@@ -93,6 +101,8 @@ def resolve(command: str, environ: Mapping[str, str]) -> tuple[str, Finding | No
         return "", _command("", f"{what} holds a NUL byte", NOT_FOUND)
     if "/" in command:
         finding = _why_not_runnable(command, what)
+        if finding is not None and finding.exit_code == NOT_FOUND:
+            finding = _command("", finding.message, NOT_FOUND, _unquoted(command, environ))
         return ("", finding) if finding else (command, None)
     denied: Finding | None = None
     for directory in environ.get("PATH", os.defpath).split(":"):
@@ -104,7 +114,9 @@ def resolve(command: str, environ: Mapping[str, str]) -> tuple[str, Finding | No
             denied = _command(
                 "", f"{what}: {printable(path)} is not executable", NOT_EXECUTABLE, finding.hint
             )
-    return "", denied or _command("", f"{what}: command not found", NOT_FOUND)
+    return "", denied or _command(
+        "", f"{what}: command not found", NOT_FOUND, _unquoted(command, environ)
+    )
 
 
 def _interpreter(first_line: bytes, environ: Mapping[str, str]) -> tuple[str, Finding | None]:

@@ -27,6 +27,8 @@ from emuv_shim.errors import SizeError
 MAX_SIZE_BYTES = 2**63 - 1
 MAX_DEVICES = 32  # EMUV_MAX_DEVICES of the segment; tests/layout compares them
 
+TINY_BYTES = 1 << 20  # no CUDA program runs in less
+
 _MAX_TEXT = 64  # longest single size; keeps conversions cheap on hostile input
 _UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
@@ -36,6 +38,15 @@ for _power, _letter in enumerate("kmgt", start=1):
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) *([A-Za-z%]*)")
 _ACCEPTED = "give bytes, or a number with K M G T, KiB MiB GiB TiB (1024) or KB MB GB TB (1000)"
+
+
+def is_tiny(text: str) -> bool:
+    """Whether a size, or one of a list, has no unit and is below :data:`TINY_BYTES`.
+
+    Such a size is understood, as bytes; whoever types ``8`` most likely means ``8G``.
+    """
+    parts = (part.rpartition("=")[2].strip() for part in text.split(","))
+    return any(p.isdigit() and p.isascii() and 0 < int(p[:_MAX_TEXT]) < TINY_BYTES for p in parts)
 
 
 def _quote(text: str) -> str:

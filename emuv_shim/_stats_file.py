@@ -59,9 +59,9 @@ def _is_special(path: str) -> bool:
 
 def check_writable(path: str) -> None:
     """Raises CommandError (125) where the file could not be written later."""
-    reason = ""
-    directory = os.path.dirname(os.path.abspath(path))
+    reason, directory = "", os.path.dirname(path) or "."
     try:
+        directory = os.path.dirname(os.path.abspath(path))
         if os.path.isdir(path):
             reason = "it is a directory"
         elif os.path.exists(path) and not os.access(path, os.W_OK):

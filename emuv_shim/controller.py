@@ -389,9 +389,10 @@ class Controller:
                 f"segment '{path}' is of process {stats.pid}, which its name is not of",
                 "remove it",
             )
-        return Process(
-            stats.pid, stats.start_ticks, str(path), snapshot.alive, snapshot.keep, stats
-        )
+        # The pid of one that wrote its own end may be another's by now, to the tick
+        # where it lived in a pid namespace without a /proc of its own.
+        alive = snapshot.alive and stats.state != "exited"
+        return Process(stats.pid, stats.start_ticks, str(path), alive, snapshot.keep, stats)
 
     def _remove(self, name: str) -> bool:
         try:

@@ -157,6 +157,17 @@ def stats_from_json(data: object) -> tuple[Stats, ...]:
     return tuple(Stats.from_json(item) for item in row["processes"])
 
 
+def run_from_json(data: object) -> dict[str, Any] | None:
+    """What ``emuv-run --stats`` says of the run itself; None where ``data`` is of no run."""
+    row = _object(_parsed(data), "the file")
+    if row.get("run") is None:
+        return None
+    run = dict(_object(row["run"], "'run'"))
+    for name, check in _RUN_FIELDS.items():
+        check(run, name, "'run'")
+    return run
+
+
 _HINT = "give a file that emuv-run --stats or emuv stats --json wrote"
 _Check = Callable[[Mapping[str, Any], str, str], Any]
 _T = TypeVar("_T")
@@ -217,5 +228,12 @@ def _checks(cls: type[Any], special: Mapping[str, _Check]) -> dict[str, _Check]:
 
 
 _DEVICE_FIELDS = _checks(DeviceStats, {"calls": _calls})
+_RUN_FIELDS = {
+    "command": _field(list),
+    "wall_s": _field(float),
+    "exit_code": _maybe,
+    "signal": _maybe,
+    "budget_in_force": _bool,
+}
 _STATS_FIELDS = _checks(Stats, {"devices": _int})
 del _STATS_FIELDS["devices"]

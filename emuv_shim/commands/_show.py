@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emuv_shim._messages import printable
+from emuv_shim._messages import printable, quote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,6 +119,13 @@ def show_line(target: Console, line: object) -> None:
 def emit_json(value: Any) -> None:
     """`value` on stdout, indented, with a newline."""
     click.echo(json.dumps(value, indent=2))
+
+
+def process_id(text: str) -> int:
+    """The type of an argument that is a process id."""
+    if re.fullmatch("[0-9]{1,10}", text) and 0 < int(text) < 2**31:
+        return int(text)
+    raise click.BadParameter(f"{quote(text)} is no process id; emuv ps shows them")
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")

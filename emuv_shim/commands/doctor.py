@@ -188,6 +188,8 @@ def _probe(findings: Findings, environ: dict[str, str], sim: bool, card_bytes: i
     counted = _denials(text)
     expected = len(findings.routes)
     said = f"{counted} of {expected} refusals are in emuV's count"
+    if counted != expected and ended.stderr.strip():
+        said += ": " + printable(ended.stderr.strip().replace("\n", "; "), 500)
     findings.add("probe count", None if counted == expected else said, said)
 
 
@@ -290,7 +292,7 @@ def _show_all(findings: Findings) -> None:
 
 
 @click.command(name="doctor")
-@click.argument("pid", type=click.IntRange(1, 2**31 - 1), required=False, metavar="[PID]")
+@click.argument("pid", type=_show.process_id, required=False, metavar="[PID]")
 @click.option("--sim", is_flag=True, help="Use the simulated GPU.")
 @_show.json_option
 def command(pid: int | None, sim: bool, as_json: bool) -> int:

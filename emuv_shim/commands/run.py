@@ -121,6 +121,8 @@ def launch(
         for line in _launch.dry_run_lines(plan):
             click.echo(line)
         return 0
+    for line in _launch.tiny_sizes(request, environ) if in_force else ():
+        _messages.warning(line)
     if in_force and not request.quiet and environ.get("EMUV_QUIET") != "1":
         _messages.say(plan.summary)
     made = plan.environ(environ)
@@ -148,7 +150,8 @@ def _run_with_stats(
     try:
         _stats_file.finish(run, status, stats)
     except (EmuvError, OSError) as error:  # the program's end is still the answer
-        _messages.error(f"no statistics in {quote(stats)}: {printable(str(error))}")
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        _messages.error(f"no statistics in {quote(stats)}: {printable(reason.lower())}")
     return _supervise.end_as(status)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from emuv_shim import _memory
-from emuv_shim._sizes import format_size
+from emuv_shim import _launch, _memory, _messages
+from emuv_shim._sizes import format_size, is_tiny
 from emuv_shim.budget import POLICIES, Budget
 from emuv_shim.commands import _show
 from emuv_shim.controller import KEPT, BudgetChange, Controller
@@ -90,7 +90,7 @@ def _report(change: BudgetChange, applied: bool, stats: Stats | None) -> None:
 
 
 @click.command(name="set")
-@click.argument("pid", type=click.IntRange(1, 2**31 - 1), metavar="PID")
+@click.argument("pid", type=_show.process_id, metavar="PID")
 @click.option("--vram", metavar="SIZE", help="New physical budget; none for no limit.")
 @click.option("--virtual", metavar="SIZE|1.5x", help="New bytes beyond it, in host RAM.")
 @click.option("--policy", type=click.Choice(list(POLICIES)), help="cap drops the virtual.")
@@ -131,6 +131,9 @@ def command(
     controller = Controller()
     started = time.monotonic()
     check_possible(controller.stats(pid), device, wanted)
+    for called, text in (("--vram", vram), ("--virtual", virtual)):
+        if text is not None and is_tiny(text):
+            _messages.warning(_launch.tiny_size(text, called))
     change = controller.update_budget(
         pid,
         vram=wanted.get("vram", KEPT),
@@ -148,4 +151,8 @@ def command(
         _show.emit_json(value)
     else:
         _report(change, applied, stats)
-    return 0 if wait_s is None or (applied and fits) else 1
+    if wait_s is None or (applied and fits):
+        return 0
+    what = "it does not fit" if applied else "it is not in force: the process allocated nothing"
+    _messages.warning(f"{wait_s:g} s are over and {what}")
+    return 1

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import click
 
-from emuv_shim._messages import quote
+from emuv_shim._messages import command_line, quote
 from emuv_shim.commands import _show
 from emuv_shim.controller import Controller
 from emuv_shim.errors import CommandError
-from emuv_shim.stats import DeviceStats, Stats, stats_from_json, stats_to_json
+from emuv_shim.stats import DeviceStats, Stats, run_from_json, stats_from_json, stats_to_json
 
 MAX_FILE_BYTES = 256 << 20
 
 
-def read_file(path: str) -> tuple[Stats, ...]:
-    """The processes in a file that `emuv-run --stats` wrote."""
+def read_file(path: str) -> tuple[tuple[Stats, ...], dict[str, Any] | None]:
+    """(the processes, what is said of the run) in a file that `emuv-run --stats` wrote."""
     try:
         if os.path.isfile(path) and os.path.getsize(path) > MAX_FILE_BYTES:
             raise CommandError(f"{quote(path)} is too large to be a statistics file")
@@ -27,7 +29,8 @@ def read_file(path: str) -> tuple[Stats, ...]:
             raise CommandError(
                 f"{quote(path)} {what}", "give a process id, or a file of emuv-run --stats"
             )
-        return stats_from_json(Path(path).read_bytes())
+        data = Path(path).read_bytes()
+        return stats_from_json(data), run_from_json(data)
     except OSError as error:
         raise CommandError(f"{quote(path)}: {(error.strerror or str(error)).lower()}") from None
 
@@ -58,6 +61,18 @@ def _lines(device: DeviceStats) -> list[tuple[str, str]]:
     if device.uncounted_calls:
         lines.append(("NOT COUNTED", f"{device.uncounted_calls} calls"))
     return lines
+
+
+def run_text(run: dict[str, Any]) -> str:
+    """How a run went, in one line."""
+    if run["signal"] is None:
+        end = f"ended with {run['exit_code']}"
+    else:
+        names = {number.value: number.name for number in signal.Signals}
+        end = f"killed by {names.get(run['signal'], 'signal ' + str(run['signal']))}"
+    budget = "" if run["budget_in_force"] else "; NO budget was in force"
+    command = command_line([str(word) for word in run["command"]], 300)
+    return f"run: {command}: {end} after {run['wall_s']:.1f} s{budget}"
 
 
 def show(processes: tuple[Stats, ...]) -> None:
@@ -96,10 +111,13 @@ def command(target: str, as_json: bool) -> None:
         else:
             show((stats,))
         return
-    processes = read_file(target)
+    processes, run = read_file(target)
     if as_json:
-        _show.emit_json(stats_to_json(processes))
-    elif processes:
+        _show.emit_json(stats_to_json(processes) | ({"run": run} if run is not None else {}))
+        return
+    if run is not None:
+        _show.show_line(_show.console(), run_text(run))
+    if processes:
         show(processes)
     else:
         click.echo("no process of the run used CUDA")

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from emuv_shim import _driver
 from emuv_shim.commands import _children, doctor
-from tests.conftest import Compiler, Runner, has_gpu
+from tests.conftest import Compiler, Runner, has_gpu, run
 from tests.integration.cli_tools import GIB, MIB, Talking, build_shell, check_schema, started
 
 
@@ -147,6 +147,20 @@ class TestStats:
 
         assert "1 (128 MiB)" in text.stdout
         assert value["processes"][0]["devices"][0]["denied_bytes"] == 128 * MIB
+        assert value["run"] == json.loads(out.read_text())["run"]
+        assert text.stdout.startswith(f"run: {shell} 'a {128 * MIB}': ended with 0 after ")
+
+    def test_of_a_run_that_was_killed(
+        self, emuv: Runner, emuv_run: Runner, tmp_path: Path, libemuv: Path
+    ) -> None:
+        out = tmp_path / "s.json"
+        emuv_run("--sim", "-q", "--stats", out, "sh", "-c", "kill -9 $$")
+
+        first, second = emuv("stats", str(out)).stdout.splitlines()
+        assert first.startswith("run: sh -c 'kill -9 $$': killed by SIGKILL after ")
+        assert second == "no process of the run used CUDA"
+        out.write_text('{"schema": 1, "processes": [], "run": {"command": []}}')
+        assert "'wall_s'" in emuv("stats", str(out)).stderr
 
     @pytest.mark.parametrize(
         "content",
@@ -276,9 +290,19 @@ class TestSet:
         assert program.ask(f"a {96 * MIB}") == "2"
         assert program.ask(f"a {60 * MIB}") == "0"
 
-    @pytest.mark.parametrize("pid", ["0", "-1", "x", "99999999999", "2147483648"])
+    @pytest.mark.parametrize("pid", ["0", "-1", "x", "99999999999", "2147483648", "٣"])
     def test_pid_that_is_none_is_usage(self, emuv: Runner, pid: str) -> None:
-        assert emuv("set", "--vram", "1G", "--", pid).returncode == 2
+        for args in (["set", "--vram", "1G", "--", pid], ["doctor", "--", pid]):
+            done = emuv(*args)
+            assert done.returncode == 2
+            assert f'"{pid}" is no process id' in done.stderr
+
+    def test_wait_that_is_over_says_why(self, emuv: Runner, program: Talking) -> None:
+        pid = str(program.pid)
+        done = emuv("set", pid, "--vram", "32MiB", "--wait", "0.1")
+
+        assert done.returncode == 1
+        assert "emuv: warning: 0.1 s are over and it is not in force" in done.stderr
 
     def test_process_that_is_not_ours(self, emuv: Runner) -> None:
         done = emuv("set", str(os.getpid()), "--vram", "1G")
@@ -328,6 +352,16 @@ class TestDoctor:
         assert len(value["routes"]) == 3
         assert "all well" in emuv("doctor", "--sim").stdout
         assert list(runtime_dir.iterdir()) == []
+
+    def test_why_nothing_is_counted(self, libemuv: Path, clean_env: dict[str, str]) -> None:
+        limited = ["sh", "-c", 'ulimit -f 4; exec "$@"', "sh"]  # less than a segment
+        command = [*limited, sys.executable, "-m", "emuv_shim", "doctor", "--sim"]
+        done = run(command, clean_env)
+
+        assert done.returncode == 1
+        (line,) = (row for row in done.stdout.splitlines() if "probe count" in row)
+        assert "0 of 3 refusals" in line
+        assert "cannot be made: File too large" in line
 
     def test_small_card(self, emuv: Runner, libemuv: Path) -> None:
         assert emuv("doctor", "--sim", env={"EMUV_SIM_VRAM": str(32 * MIB)}).returncode == 0

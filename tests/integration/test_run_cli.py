@@ -189,6 +189,26 @@ class TestUsage:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("case", ["vram", "list", "environment"])
+    def test_a_size_in_bytes_that_was_hardly_meant_so_is_warned_of(
+        self, emuv_run: Runner, case: str
+    ) -> None:
+        options = {"vram": ["--vram", "8"], "list": ["--vram", "0=8"], "environment": []}[case]
+        env = {"EMUV_VRAM": "8"} if case == "environment" else {}
+        done = emuv_run("--sim", *options, "sh", "-c", "exit 3", env=env)
+        meant = emuv_run("--sim", "--vram", str(64 * MIB), "--virtual", "1K", "true")
+
+        assert done.returncode == 3
+        assert "emuv: warning: " in done.stderr and "as in 8G" in done.stderr
+        assert "warning" not in meant.stderr
+
+    def test_a_command_line_in_one_word_has_a_hint(self, emuv_run: Runner) -> None:
+        for words in ("sh -c true", "/bin/sh -c true"):
+            done = emuv_run("--sim", words)
+            assert done.returncode == 127
+            assert f"it is a command and its arguments: emuv-run -- {words}\n" in done.stderr
+        assert "hint" not in emuv_run("--sim", "nothing of this kind").stderr
+
     def test_missing_program_is_127_and_unusable_126(
         self, emuv_run: Runner, tmp_path: Path
     ) -> None:
@@ -410,6 +430,24 @@ class TestStats:
             os.close(terminal)
         assert b"once" in seen
         assert os.waitstatus_to_exitcode(status) == 0
+
+    def test_in_a_folder_that_is_gone_is_125(
+        self, clean_env: dict[str, str], libemuv: Path, tmp_path: Path
+    ) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        line = f'rmdir "{gone}" && exec "$@"'
+        command = ["sh", "-c", line, "sh", *EMUV_RUN, "--sim", "--stats", "s.json", "true"]
+        done = run(command, clean_env, 60, cwd=gone)
+
+        assert done.returncode == 125
+        assert 'emuv: error: --stats "s.json" cannot be written: ' in done.stderr
+
+    def test_a_full_device_is_said_in_words(self, emuv_run: Runner) -> None:
+        done = emuv_run("--sim", "-q", "--stats", "/dev/full", "sh", "-c", "exit 3")
+
+        assert done.returncode == 3
+        assert done.stderr == 'emuv: error: no statistics in "/dev/full": no space left on device\n'
 
     @pytest.mark.parametrize("case", ["missing folder", "directory", "file as folder"])
     def test_unwritable_file_is_125_before_anything_starts(

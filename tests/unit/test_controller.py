@@ -73,6 +73,21 @@ def test_processes_are_listed_and_found_by_pid(runtime_dir: Path) -> None:
     assert len(document["processes"]) == 2
 
 
+def test_one_that_wrote_its_end_is_dead_although_its_pid_lives(runtime_dir: Path) -> None:
+    # As a killed pid namespace leaves it: pid 1, and the start of the outer pid 1.
+    with Writer(runtime_dir, keep=True) as writer, Controller(runtime_dir) as controller:
+        assert controller.get(writer.pid).alive
+        state_at = _segment.native().ffi.offsetof("emuv_segment_t", "state")
+        with writer.path.open("r+b") as file:
+            file.seek(state_at)
+            file.write(struct.pack("<I", 2))  # EMUV_STATE_EXITED
+        assert controller.processes() == []
+        (process,) = controller.scan(stale=True).processes
+        assert (process.alive, process.stats.state) == (False, "exited")
+        with pytest.raises(Stale):
+            controller.get(writer.pid)
+
+
 def test_errors_say_why_a_process_is_not_there(runtime_dir: Path) -> None:
     with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
         with pytest.raises(NotAttached, match=f"process {os.getpid()} has no segment") as caught:

@@ -30,7 +30,7 @@ def budget(environ: dict[str, str] | None = None, cards: tuple[int, ...] = (), *
 
 
 def plan(environ: dict[str, str], machine: Machine = REAL, **options: Any) -> Plan:
-    made = _launch.plan_budget(request(**options), environ, [8 * GIB])
+    made = _launch.plan_budget(request(**options), environ, [8 * GIB, 8 * GIB])
     return _launch.make_plan(request(**options), environ, "/bin/prog", made, machine)
 
 
@@ -78,11 +78,20 @@ class TestBudget:
         assert failure(budget, **options).exit_code == 2
 
     def test_vram_larger_than_the_card_says_both_figures(self) -> None:
-        error = failure(budget, cards=(8 * GIB,), vram="0=1GiB,1=9GiB")
+        error = failure(budget, cards=(8 * GIB, 8 * GIB), vram="0=1GiB,1=9GiB")
 
         assert error.exit_code == 125
         assert "9216 MiB" in error.message
         assert "8192 MiB" in error.message
+
+    @pytest.mark.parametrize("options", [{"vram": "1=1G"}, {"vram": "1G", "virtual": "0=1G,1=1G"}])
+    def test_size_of_a_device_that_is_not_there_is_125(self, options: dict[str, str]) -> None:
+        error = failure(budget, cards=(8 * GIB,), **options)
+
+        assert error.exit_code == 125
+        assert "device 1" in error.message
+        budget(cards=(8 * GIB, 8 * GIB), **options)
+        budget(**options)  # where the cards are not known, the driver will say
 
     def test_vram_of_exactly_the_card_is_accepted(self) -> None:
         assert budget(cards=(8 * GIB,), vram="8GiB").vram == Sizes(8 * GIB)
