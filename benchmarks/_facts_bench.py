@@ -25,7 +25,7 @@ from typing import IO, Any
 import _facts_cuda as cu
 from _facts_nvml import Nvml
 from _facts_ptx import HEADS, KERNELS, module_text
-from _facts_rows import GIB, ManagedLimit, OverLimit, make_row
+from _facts_rows import GIB, MIB, ManagedLimit, OverLimit, make_row
 
 THREADS = 256
 BLOCKS_PER_SM = 8
@@ -74,6 +74,26 @@ class Bench:
         self.blocks = multiprocessors * BLOCKS_PER_SM
         self.clock_khz = self.cuda.attribute(cu.ATTR_CLOCK_KHZ, self.device) or 1_000_000
         self._started = True
+
+    def warm_up(self, milliseconds: float = 300.0) -> None:
+        """Work the card until its clocks are up, and load every kernel that will be timed.
+
+        An idle card runs at a fraction of its clock; the first figures of a section would be its.
+        Nothing happens where the driver runs no kernels.
+        """
+        size = 64 * MIB
+        try:
+            with self.device_memory(size) as address:
+                until = time.monotonic() + milliseconds / 1e3
+                while time.monotonic() < until:
+                    for name in ("write_sequential", "read_sequential"):
+                        self.launch(name, address, size // 16)
+                    for name in ("write_strided", "read_strided", "atomic_strided"):
+                        self.launch(name, address, size // 4096, 4096)
+                    self.launch("read_random", address, 1 << 16, size // 8 - 1)
+                    self.sync()
+        except (KernelsUnsupportedError, cu.CudaError):
+            self.settle()  # the section's own attempts will say so
 
     # Rows and time
 

@@ -9,8 +9,10 @@ writes one JSON document with a row a figure: {section, name, unit, median, p25,
 note}.  Without a GPU it says so in one line and exits 0.
 
 Invariants
-- Every section runs in a process of its own and may be killed: no failure or hang loses the rest.
-- The document is rewritten whole after each row.
+- Every section runs in a process of its own and may be killed: no failure or hang loses the rest,
+  and none outlives this process.
+- The document is rewritten whole as rows come in (of a burst, not after each: the section must
+  not wait for the disk), after each section, and when this process is told to end.
 - No process holds more managed memory than a quarter of what was free when it began.
 - The card's settings are left as they are.
 
@@ -32,6 +34,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -52,8 +55,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = "emuv-driver-facts/1"
 NO_GPU = 3  # exit status of the child that looks for a card
 GRACE = 8.0  # seconds a section may overrun before it is killed
+WRITE_SECONDS = 0.2
+END_SECONDS = 10.0  # for a killed process to go: one inside the kernel driver may not
 
 Section = Callable[[Bench], None]
+
+# Sections that time kernels: the card's clocks are up before their first figure.
+WARM = ("bandwidth", "remote", "waiting", "discard")
 
 # In the order of what the design needs most; seconds each may take.
 SECTIONS: dict[str, tuple[Section, float]] = {
@@ -117,6 +125,8 @@ def child(kind: str, driver: str, seconds: float) -> int:
     if kind != "stacks":  # that one only starts programs; a context here would be in their way
         with bench.attempt(kind):
             bench.start()
+            if kind in WARM:
+                bench.warm_up()
             SECTIONS[kind][0](bench)
         return 0
     with bench.attempt(kind):
@@ -177,7 +187,8 @@ def read_lines(
         selector.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
         process.stdout.close()
 
 
@@ -219,6 +230,41 @@ def commit() -> str:
     return head + ("+" if dirty.strip() else "")
 
 
+def host() -> dict[str, Any]:
+    """This machine, as far as it bears on the figures; bytes as they are now."""
+    memory: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("MemTotal", "MemAvailable"):
+                memory[name] = int(value.split()[0]) * 1024
+    with contextlib.suppress(OSError):
+        memory["numa_nodes"] = len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))
+    return {
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        **memory,
+    }
+
+
+def output_file(given: Path | None, kind: str, card: dict[str, Any]) -> Path:
+    """Where the document goes: a file as given; in a folder, or by default in
+    benchmarks/results, under the name that says kind, card and driver."""
+    name = (
+        f"{kind}-{file_word(card['device'])}-"
+        f"{file_word(card['driver'] or str(card['cuda_version']))}.json"
+    )
+    if given is None:
+        return ROOT / "benchmarks" / "results" / name
+    return given / name if given.is_dir() else given
+
+
+def stop(signum: int, frame: FrameType | None) -> None:
+    """Told to end: leave by an exception, so that every child is ended too."""
+    raise SystemExit(128 + signum)
+
+
 def measure(arguments: argparse.Namespace, card: dict[str, Any], output: Path) -> int:
     """Run the sections; returns how many rows carry a figure."""
     began = time.monotonic()
@@ -227,50 +273,63 @@ def measure(arguments: argparse.Namespace, card: dict[str, Any], output: Path) -
         **card,
         "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "host": {"kernel": platform.release(), "cpus": os.cpu_count()},
+        "host": host(),
         "rows": [],
         "sections": {},
     }
     rows: list[Any] = document["rows"]
+    written = time.monotonic()
+    # Held to the end: a card that nobody has open may switch itself off between two sections.
+    nvml = Nvml.open(str(card["pci_bus_id"])) if card["nvml"] else None
 
     def take(line: bytes) -> None:
+        nonlocal written
         try:
             row = json.loads(line)
             check_row(row)
         except ValueError:
             return  # not a row: something a library printed
         rows.append(row)
-        write_json(output, document)
-
-    for name in arguments.only or SECTIONS:
-        left = arguments.seconds - (time.monotonic() - began)
-        allowed = min(SECTIONS[name][1], left - GRACE)
-        if allowed < 3:
-            rows.append(make_row(name, name, "", [], note="out of time"))
-            document["sections"][name] = {"seconds": 0.0, "problem": "out of time"}
+        if time.monotonic() - written > WRITE_SECONDS:
             write_json(output, document)
-            continue
-        since = time.monotonic()
-        problem = read_lines(start_child(name, arguments.driver, allowed), allowed + GRACE, take)
-        if problem:
-            rows.append(make_row(name, name, "", [], note=f"the section {problem}"))
-        taken = round(time.monotonic() - since, 2)
-        document["sections"][name] = {"seconds": taken, "problem": problem}
-        document["seconds"] = round(time.monotonic() - began, 1)
+            written = time.monotonic()
+
+    try:
+        for name in arguments.only or SECTIONS:
+            left = arguments.seconds - (time.monotonic() - began)
+            allowed = min(SECTIONS[name][1], left - GRACE)
+            if allowed < 3:
+                rows.append(make_row(name, name, "", [], note="out of time"))
+                document["sections"][name] = {"seconds": 0.0, "problem": "out of time"}
+                write_json(output, document)
+                continue
+            since = time.monotonic()
+            problem = read_lines(
+                start_child(name, arguments.driver, allowed), allowed + GRACE, take
+            )
+            if problem:
+                rows.append(make_row(name, name, "", [], note=f"the section {problem}"))
+            taken = round(time.monotonic() - since, 2)
+            document["sections"][name] = {"seconds": taken, "problem": problem}
+            if nvml:
+                document["used_bytes_at_end"] = nvml.used_bytes()
+            document["seconds"] = round(time.monotonic() - began, 1)
+            write_json(output, document)
+            figures = sum(r["section"] == name and r["median"] is not None for r in rows)
+            missing = sum(r["section"] == name and r["median"] is None for r in rows)
+            print(
+                f"{name:12} {figures:4} figures {missing:3} not measured {taken:6.1f} s  {problem}",
+                flush=True,
+            )
+    finally:
         write_json(output, document)
-        figures = sum(r["section"] == name and r["median"] is not None for r in rows)
-        missing = sum(r["section"] == name and r["median"] is None for r in rows)
-        print(
-            f"{name:12} {figures:4} figures {missing:3} not measured {taken:6.1f} s  {problem}",
-            flush=True,
-        )
     return sum(row["median"] is not None for row in rows)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure what the CUDA driver really does.")
-    parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/…)")
+    parser.add_argument("--output", type=Path, help="the JSON file, or a folder for it")
     parser.add_argument("--driver", default="libcuda.so.1", help="the driver to load")
     parser.add_argument("--only", type=lambda text: text.split(","), help="sections, by commas")
     parser.add_argument("--seconds", type=float, default=285.0, help="for all of it (285)")
@@ -287,10 +346,8 @@ def main(argv: list[str] | None = None) -> int:
     if card is None:
         print(f"emuv: no GPU: nothing to measure ({reason})", file=sys.stderr)
         return 0
-    output = arguments.output or ROOT / "benchmarks" / "results" / (
-        f"driver-facts-{file_word(card['device'])}-"
-        f"{file_word(card['driver'] or str(card['cuda_version']))}.json"
-    )
+    output = output_file(arguments.output, "driver-facts", card)
+    signal.signal(signal.SIGTERM, stop)
     print(
         f"{card['device']}, driver {card['driver'] or 'unknown'}, CUDA {card['cuda_version']}; "
         f"to {output}",

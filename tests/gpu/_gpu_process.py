@@ -31,8 +31,19 @@ from _gpu_rows import FailError
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).resolve().parent / "workers"
 SAMPLE_SECONDS = 0.05
+KEPT_CHARACTERS = 4000
 EMUV_RUN = ("-c", "import sys; from emuv_shim.commands.run import main; sys.exit(main())")
 EMUV = ("-m", "emuv_shim")
+END_SECONDS = 10.0  # for a killed program to go: one inside the kernel driver may not
+# What chooses a package's allocator: the stacks choose, not the caller's shell.
+ALLOCATOR_VARIABLES = (
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_CLIENT_MEM_FRACTION",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class Target:
             for k, v in os.environ.items()
             if not k.startswith("EMUV_") or k.startswith("EMUV_SIM_")
         }
-        env.pop("LD_PRELOAD", None)
+        for name in ("LD_PRELOAD", *ALLOCATOR_VARIABLES):
+            env.pop(name, None)
         paths = [str(ROOT), *env.get("PYTHONPATH", "").split(os.pathsep)]
         env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(p for p in paths if p))
         env["PYTHONUNBUFFERED"] = "1"
@@ -120,8 +132,20 @@ class Done:
         lines = [line for line in self.err.splitlines() if line.strip()]
         return lines[-1][:300] if lines else "(silent)"
 
+    def record(self) -> dict[str, Any]:
+        """What a row keeps of it, whatever comes of the check: a card is rare."""
+        return {
+            "code": self.code,
+            "seconds": round(self.seconds, 2),
+            "killed_at_its_limit": self.late,
+            "nvml_peak_bytes": self.peak,
+            "nvml_process_peak_bytes": self.process_peak,
+            "stderr": self.err[-KEPT_CHARACTERS:],
+        }
+
 
 _running: set[int] = set()
+_background: list[subprocess.Popen[bytes]] = []
 
 
 def end_all() -> None:
@@ -134,6 +158,23 @@ def kill_group(group: int) -> None:
     """SIGKILL a program's whole session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+def warm_imports(target: Target, modules: Sequence[str], seconds: float = 120.0) -> None:
+    """Import the packages once in the background, so that their files are in memory when a check
+    with a limit needs them.  Importing opens no context; nobody waits for it."""
+    lines = [f"try: import {module}\nexcept Exception: pass" for module in dict.fromkeys(modules)]
+    child = subprocess.Popen(
+        [target.python, "-c", "\n".join([f"import signal; signal.alarm({seconds:.0f})", *lines])],
+        env=target.environment(),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _running.add(child.pid)
+    _background.append(child)  # kept, so that its pid stays its own until end_all
 
 
 class Watch:
@@ -216,7 +257,7 @@ def run(
             except subprocess.TimeoutExpired:
                 late = True
                 kill_group(child.pid)
-                out, _ = child.communicate(timeout=10)
+                out, _ = child.communicate(timeout=END_SECONDS)
         finally:
             kill_group(child.pid)
             _running.discard(child.pid)
@@ -308,7 +349,8 @@ class Conversation:
 
     def __exit__(self, *_: object) -> None:
         kill_group(self.child.pid)
-        self.child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.wait(END_SECONDS)
         _running.discard(self.child.pid)
         self._selector.close()
         for pipe in (self.child.stdin, self.child.stdout):

@@ -34,6 +34,7 @@ class Stack:
 
     spills: False where over budget must be refused even with virtual memory;
     asks_driver: False where a package refuses from its own pool, before the driver is asked;
+    allocator: what the worker must say it uses; None: anything;
     computes: whether its kernels do the arithmetic of _worker (and so agree with the others').
     """
 
@@ -45,14 +46,18 @@ class Stack:
     asks_driver: bool = True
     total_is_visible: bool = True
     computes: bool = True
+    allocator: str | None = None
     group: str = "variants"
 
 
-# The name torch documents since 2.9; the older one is read by all versions.
-_TORCH = "PYTORCH_CUDA_ALLOC_CONF"
+def _torch(conf: str) -> dict[str, str]:
+    # Torch has renamed the variable, and some versions read one name, or one name for some keys.
+    return {"PYTORCH_ALLOC_CONF": conf, "PYTORCH_CUDA_ALLOC_CONF": conf}
+
+
 STACKS = (
     Stack("driver API", "ctypes", "run_driver.py", computes=False, group="driver"),
-    Stack("torch", "torch", "run_torch.py", group="torch"),
+    Stack("torch", "torch", "run_torch.py", allocator="native", group="torch"),
     Stack("cupy", "cupy", "run_cupy.py", group="cupy"),
     Stack("numba-cuda", "numba_cuda", "run_numba.py", group="numba-cuda"),
     Stack("triton", "triton", "run_triton.py", group="triton"),
@@ -64,19 +69,27 @@ STACKS = (
         total_is_visible=False,
         group="jax",
     ),
-    Stack("torch cudaMallocAsync", "torch", "run_torch.py", {_TORCH: "backend:cudaMallocAsync"}),
+    Stack(
+        "torch cudaMallocAsync",
+        "torch",
+        "run_torch.py",
+        _torch("backend:cudaMallocAsync"),
+        allocator="cudaMallocAsync",
+    ),
     Stack(
         "torch expandable_segments",
         "torch",
         "run_torch.py",
-        {_TORCH: "expandable_segments:True"},
+        _torch("expandable_segments:True"),
         spills=False,
+        allocator="native, expandable segments",
     ),
     Stack(
         "jax no preallocation",
         "jax",
         "run_jax.py",
-        {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        # its share is a limit of its own; the usual 0.75 can end before the budget does
+        {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_CLIENT_MEM_FRACTION": "0.95"},
         total_is_visible=False,
     ),
 )
@@ -161,12 +174,14 @@ def check_stack(bed: Bed, stack: Stack) -> None:
             _limit(bed),
             bed.nvml,
         )
+        data.update(done.record())
         if bed.simulated and done.code != 0 and stack.group != "driver":
             raise SkipError(f"kernels not supported ({done.last_words()})")
         plain = done.answer()
         if not plain.get("digest"):
             raise FailError(f"the plain run did not finish: {plain.get('oom')}")
-        data.update(answer=plain, nvml_peak_bytes=done.peak)
+        data.update(answer=plain)
+        _allocator(stack, plain)
         if stack.computes:
             bed.digest = bed.digest or plain["digest"]
             if plain["digest"] != bed.digest:
@@ -221,20 +236,25 @@ def _limit(bed: Bed) -> float:
 
 
 def _budgeted(
-    bed: Bed, stack: Stack, mode: str, size: int, options: list[str]
+    bed: Bed, stack: Stack, data: dict[str, Any], mode: str, size: int, options: list[str]
 ) -> tuple[Done, dict[str, Any]]:
-    """(how it ended, device 0's statistics added up over the run's processes)."""
+    """(how it ended, device 0's statistics added up over the run's processes).
+
+    `data` keeps the statistics as they came and how the run ended, also where this raises.
+    """
     with tempfile.TemporaryDirectory(prefix="emuv-check-") as place:
         stats = Path(place) / "stats.json"
         command = bed.target.emuv_run(
             [*options, "--stats", str(stats)], bed.worker(stack, mode, size)
         )
         done = run(command, bed.target.environment(stack.env, shim=True), _limit(bed), bed.nvml)
+        data.update(done.record())
         if not stats.is_file():
             if not done.late and done.code != 0:
                 raise FailError(f"ended with {done.code}: {done.last_words()}")
             raise FailError("emuv-run wrote no statistics")
-        return done, device_totals(json.loads(stats.read_text()))
+        data["statistics"] = json.loads(stats.read_text())
+        return done, device_totals(data["statistics"])
 
 
 def device_totals(document: dict[str, Any]) -> dict[str, Any]:
@@ -265,14 +285,10 @@ def _refused(
     bed: Bed, stack: Stack, data: dict[str, Any], options: list[str], visible: int
 ) -> None:
     """The package raises its own error, and the card never holds more than the budget."""
-    done, stats = _budgeted(bed, stack, "oom", bed.too_much, options)
+    done, stats = _budgeted(bed, stack, data, "oom", bed.too_much, options)
     answer = done.answer()
-    data.update(
-        answer=answer,
-        stats=stats,
-        nvml_peak_bytes=done.peak,
-        nvml_process_peak_bytes=done.process_peak,
-    )
+    data.update(answer=answer, stats=stats)
+    _allocator(stack, answer)
     if not answer.get("oom"):
         raise FailError(f"{mib(answer['held'])} were given at a budget of {mib(bed.vram)}")
     if answer["held"] < bed.piece:
@@ -290,14 +306,10 @@ def _spilled(
     bed: Bed, stack: Stack, data: dict[str, Any], options: list[str], expected: str
 ) -> None:
     """The run finishes past the budget with the plain run's result."""
-    done, stats = _budgeted(bed, stack, "work", bed.working_set, options)
+    done, stats = _budgeted(bed, stack, data, "work", bed.working_set, options)
     answer = done.answer()
-    data.update(
-        answer=answer,
-        stats=stats,
-        nvml_peak_bytes=done.peak,
-        nvml_process_peak_bytes=done.process_peak,
-    )
+    data.update(answer=answer, stats=stats)
+    _allocator(stack, answer)
     if answer.get("oom"):
         raise FailError(f"out of memory at {mib(answer['held'])}: {answer['oom']}")
     if stats["spilled_bytes"] == 0:
@@ -310,6 +322,12 @@ def _spilled(
         f"equal result, {mib(stats['spilled_bytes'])} spilled, {physical}, "
         f"compute {answer['compute_s']} s"
     )
+
+
+def _allocator(stack: Stack, answer: dict[str, Any]) -> None:
+    """The row must be about the allocator it names."""
+    if stack.allocator is not None and answer.get("allocator") != stack.allocator:
+        raise FailError(f"ran with the allocator {answer.get('allocator')!r}")
 
 
 def _total(stack: Stack, answer: dict[str, Any], visible: int) -> None:

@@ -28,19 +28,17 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _facts_nvml import Nvml
-from _facts_rows import file_word
 from _gpu_conformance import check_conformance
 from _gpu_live import check_costs, check_doctor, check_live
-from _gpu_process import Target, end_all
+from _gpu_process import Target, end_all, warm_imports
 from _gpu_rows import Report
 from _gpu_stacks import STACKS, Bed, check_context, check_eager, check_stack
-from driver_facts import commit, look_for_card
+from driver_facts import commit, host, look_for_card, output_file, stop
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -75,11 +73,6 @@ def unit_for(free_bytes: int, wanted: int) -> int:
     return unit
 
 
-def stop(signum: int, frame: FrameType | None) -> None:
-    """Told to end: leave by an exception, so that every program is ended too."""
-    raise SystemExit(128 + signum)
-
-
 def build() -> str:
     """Build the tree in place; what went wrong, or ""."""
     done = subprocess.run(
@@ -96,7 +89,7 @@ def build() -> str:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Check emuV on this machine's NVIDIA GPU.")
-    parser.add_argument("--output", type=Path, help="the JSON file (default: benchmarks/results/…)")
+    parser.add_argument("--output", type=Path, help="the JSON file, or a folder for it")
     parser.add_argument("--only", type=lambda text: text.split(","), help="groups, by commas")
     parser.add_argument("--build", action="store_true", help="build the tree in place first")
     parser.add_argument("--seconds", type=float, default=460.0, help="for all checks (460)")
@@ -117,16 +110,14 @@ def main(argv: list[str] | None = None) -> int:
         if problem:
             print(f"emuv: error: the tree does not build: {problem}", file=sys.stderr)
             return 1
-    output = arguments.output or ROOT / "benchmarks" / "results" / (
-        f"gpu-check-{file_word(card['device'])}-"
-        f"{file_word(card['driver'] or str(card['cuda_version']))}.json"
-    )
+    output = output_file(arguments.output, "gpu-check", card)
     unit = unit_for(int(card["free_bytes"]), arguments.unit)
     head = {
         **card,
         "commit": commit(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "unit_bytes": unit,
+        "host": host(),
     }
     report = Report(head, output, arguments.seconds)
     nvml = Nvml.open(str(card["pci_bus_id"])) if card["nvml"] else None
@@ -138,7 +129,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"emuv: hint: the groups are {', '.join(groups)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, stop)
+    print(f"{card['device']}, driver {card['driver'] or 'unknown'}; to {output}", flush=True)
     try:
+        if not bed.simulated:
+            warm_imports(bed.target, [stack.module for stack in STACKS])
         check_context(bed)
         for name in arguments.only or groups:
             for check in groups[name]:

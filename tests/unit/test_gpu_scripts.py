@@ -32,11 +32,11 @@ import _facts_rows as rows
 import _facts_semantics as semantics
 import driver_facts
 from _facts_nvml import Link, Nvml
-from _gpu_conformance import died_in, outcome
-from _gpu_process import Conversation, Done, Target
+from _gpu_conformance import OWN_CONTEXTS, SUITE, check_conformance, died_in, outcome
+from _gpu_process import ALLOCATOR_VARIABLES, Conversation, Done, Target
 from _gpu_process import run as run_program
 from _gpu_rows import FailError, Report, SkipError
-from _gpu_stacks import STACKS, device_totals
+from _gpu_stacks import STACKS, Bed, check_stack, device_totals
 from gpu_check import unit_for
 
 FACTS = ROOT / "benchmarks" / "driver_facts.py"
@@ -81,6 +81,52 @@ def test_unknown_section_is_a_usage_error(clean_env: dict[str, str]) -> None:
     assert done.returncode == 2
     assert "'nonsense'" in done.stderr
     assert "emuv: hint: " in done.stderr
+
+
+def test_a_document_says_by_its_name_what_it_is_about(tmp_path: Path) -> None:
+    card = {"device": "NVIDIA H100 80GB HBM3", "driver": "580.1.2", "cuda_version": 13000}
+    name = "driver-facts-nvidia-h100-80gb-hbm3-580.1.2.json"
+    assert driver_facts.output_file(None, "driver-facts", card).name == name
+    assert driver_facts.output_file(tmp_path, "driver-facts", card) == tmp_path / name
+    file = tmp_path / "x.json"
+    assert driver_facts.output_file(file, "driver-facts", card) == file
+    unnamed = driver_facts.output_file(tmp_path, "gpu-check", {**card, "driver": ""})
+    assert unnamed.name == "gpu-check-nvidia-h100-80gb-hbm3-13000.json"
+    assert driver_facts.host()["MemAvailable"] > 0
+
+
+def test_told_to_end_the_facts_keep_what_they_have_and_leave_nobody(
+    clean_env: dict[str, str], sim: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "facts.json"
+    command = [sys.executable, FACTS, "--driver", sim, "--output", output]
+    process = subprocess.Popen(
+        [*map(str, command), "--only", "procaddress,bandwidth,residency"],
+        env={**clean_env, "EMUV_SIM_VRAM": str(8 << 30)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("procaddress"):
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        until = time.monotonic() + 20
+        while not (found := children.read_text().split()) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert found
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+    document = json.loads(output.read_text())
+    assert document["sections"]["procaddress"]["problem"] == ""
+    assert any(row["section"] == "procaddress" for row in document["rows"])
 
 
 # Rows
@@ -309,7 +355,29 @@ def test_programs_get_none_of_the_callers_budget(monkeypatch: pytest.MonkeyPatch
     assert plain["LD_LIBRARY_PATH"].split(":")[0] == "/d"
     assert plain["PYTHONPATH"].split(":")[0] == str(ROOT)
     assert plain["A"] == "b"
+    for name in ALLOCATOR_VARIABLES:
+        monkeypatch.setenv(name, "x")
+    assert not set(ALLOCATOR_VARIABLES) & set(Target().environment())
     assert Target("/d/libcuda.so.1").environment(shim=True)["EMUV_DRIVER"] == "/d/libcuda.so.1"
+
+
+@pytest.mark.parametrize(("said", "ok"), [("native", True), ("cudaMallocAsync", False)])
+def test_a_row_is_about_the_allocator_it_names(
+    said: str, ok: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = next(stack for stack in STACKS if stack.name == "torch")
+    answer = {"digest": "d", "held": 1, "allocator": said}
+    done = Done(0, json.dumps(answer), "some words", 1.0, False)
+    monkeypatch.setattr("_gpu_stacks.run", lambda *a, **k: done)
+    monkeypatch.setattr("_gpu_stacks.installed", lambda module: True)
+    bed = Bed(Target(), Report({}, tmp_path / "r.json", 100), None, 1 << 20)
+    check_stack(bed, torch)
+    plain, capped, _ = bed.report.rows
+    assert plain["ok"] is ok, plain
+    assert ok or "cudaMallocAsync" in plain["detail"]
+    # whatever became of a row, it keeps how its program ended
+    assert plain["data"]["stderr"] == "some words"
+    assert (capped["ok"], capped["data"]["code"]) == (False, 0)
 
 
 def test_unit_shrinks_to_the_card() -> None:
@@ -364,6 +432,34 @@ def test_a_crash_in_the_conformance_suite_names_its_test() -> None:
     assert died_in(Done(1, out, "", 1.0, False)) is None
     text = out + "FAILED\n= short =\nFAILED t.py::test_two[x y] - Boom\n== 1 failed, 1 passed ==\n"
     assert outcome(text) == ("1 failed, 1 passed", ["test_two[x"])
+
+
+def test_a_conformance_file_that_hangs_does_not_hang_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[list[str]] = []
+    out = "t/test_a.py::test_one PASSED  [ 1%]\nt/test_a.py::test_two "
+
+    def pretend(command: list[str], environment: dict[str, str], seconds: float) -> Done:
+        runs.append(command)
+        hangs = "test_copies" in command[-1]
+        crashes = "test_memory" in command[-1] and not any("--deselect" in c for c in command)
+        text = out if hangs or crashes else "== 1 passed =="
+        return Done(-9 if hangs else -11 if crashes else 0, text, "", 1.0, hangs)
+
+    monkeypatch.setattr("_gpu_conformance.run", pretend)
+    bed = Bed(Target(), Report({}, tmp_path / "r.json", 100), None, 1 << 20)
+    check_conformance(bed)
+    by_name = {row["name"].removeprefix("conformance "): row for row in bed.report.rows}
+    assert sum("test_copies" in command[-1] for command in runs) == 1
+    assert "killed after 1 s in t/test_a.py::test_two" in by_name["copies"]["detail"]
+    assert sum("test_memory" in command[-1] for command in runs) == 2
+    assert "died in t/test_a.py::test_two; without: 1 passed" in by_name["memory"]["detail"]
+    assert by_name["vmm"]["ok"] is True
+    kept = {Path(command[-1]).stem: "_gpu_keep" in command for command in runs}
+    assert kept["test_copies"]
+    assert not kept["test_contexts"]
+    assert {file.stem for file in SUITE.glob("test_*.py")} >= set(OWN_CONTEXTS)
 
 
 def test_every_stack_has_its_worker() -> None:

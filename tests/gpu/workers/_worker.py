@@ -56,6 +56,10 @@ class Stack(ABC):
     def wait(self) -> None:
         """Wait for the device."""
 
+    def allocator(self) -> str | None:
+        """Which of the package's allocators is in use; None where there is but one."""
+        return None
+
     def release(self) -> None:
         """Give dropped arrays back to the driver; packages that cache extend this."""
         gc.collect()
@@ -96,7 +100,8 @@ def work(stack: Stack, size: int, piece: int) -> None:
     arrays: list[Any] = []
     error = fill(stack, arrays, size, piece)
     if error is not None:
-        say(stack=stack.name, oom=describe(error), held=len(arrays) * piece)
+        held = len(arrays) * piece
+        say(stack=stack.name, oom=describe(error), held=held, allocator=stack.allocator())
         return
     filled = time.monotonic()
     for _ in range(2):
@@ -109,6 +114,7 @@ def work(stack: Stack, size: int, piece: int) -> None:
         digest=digest(stack, arrays),
         held=len(arrays) * piece,
         total=stack.total_bytes(),
+        allocator=stack.allocator(),
         fill_s=round(filled - began, 3),
         compute_s=round(computed - filled, 3),
         fetch_s=round(time.monotonic() - computed, 3),
@@ -122,7 +128,7 @@ def oom(stack: Stack, size: int, piece: int) -> None:
     held = len(arrays) * piece
     total = stack.total_bytes()
     if error is None:
-        say(stack=stack.name, oom=None, held=held, total=total)
+        say(stack=stack.name, oom=None, held=held, total=total, allocator=stack.allocator())
         return
     # the program survives its own error: what it holds is still right, and room comes back
     kept = digest(stack, arrays[:1]) if arrays else ""
@@ -131,7 +137,15 @@ def oom(stack: Stack, size: int, piece: int) -> None:
     del arrays[1:]
     stack.release()
     again = fill(stack, arrays, piece, piece) is None
-    say(stack=stack.name, oom=reason, held=held, total=total, digest=kept, usable_after=again)
+    say(
+        stack=stack.name,
+        oom=reason,
+        held=held,
+        total=total,
+        allocator=stack.allocator(),
+        digest=kept,
+        usable_after=again,
+    )
 
 
 def describe(error: BaseException) -> str:

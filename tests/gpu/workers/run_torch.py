@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The worker for PyTorch; its allocator is chosen by PYTORCH_CUDA_ALLOC_CONF, as users do it."""
+"""The worker for PyTorch; its allocator is chosen by PYTORCH_ALLOC_CONF, as users do it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class Torch(_worker.Stack):
 
     def wait(self) -> None:
         torch.cuda.synchronize()
+
+    def allocator(self) -> str | None:
+        backend = str(torch.cuda.get_allocator_backend())
+        if backend != "native":
+            return backend
+        # asked of the segments themselves: some versions ignore the setting in silence
+        grows = any(segment.get("is_expandable") for segment in torch.cuda.memory_snapshot())
+        return "native, expandable segments" if grows else "native"
 
     def release(self) -> None:
         super().release()
