@@ -244,6 +244,8 @@ class Controller:
         Raises :class:`NotAttached` where it has no segment, :class:`Stale` where
         it has ended, :class:`SegmentError` where its segment cannot be used.
         """
+        if isinstance(pid, bool) or not isinstance(pid, int):  # None would be anyone's
+            raise EmuvError(f"the process id is {pid!r}", "a process id is a whole number")
         found = self.scan(stale=True, pid=pid).processes
         alive = [process for process in found if process.alive]
         if alive:
@@ -295,6 +297,8 @@ class Controller:
         Raises :class:`BudgetTooSmall` where the contexts alone take more, and as
         :meth:`get`.
         """
+        if not isinstance(budget, Budget):
+            raise EmuvError(f"the budget is {budget!r}", 'give a Budget, as in Budget(vram="4GiB")')
         return self._change(
             pid, lambda _device, _old, card: budget.resolved(card), device, wait_seconds
         )

@@ -88,6 +88,18 @@ def test_one_that_wrote_its_end_is_dead_although_its_pid_lives(runtime_dir: Path
             controller.get(writer.pid)
 
 
+@pytest.mark.parametrize("pid", [None, True, "4242", 1.0])
+def test_what_is_no_pid_reaches_no_process(runtime_dir: Path, pid: object) -> None:
+    with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
+        with pytest.raises(EmuvError, match="the process id is"):
+            controller.set_budget(pid, Budget(vram="1GiB"))  # type: ignore[arg-type]
+        with pytest.raises(EmuvError, match="the process id is"):
+            controller.get(pid)  # type: ignore[arg-type]
+        assert controller.get(writer.pid).budget() == Budget()
+        with pytest.raises(EmuvError, match="the budget is '1GiB'"):
+            controller.set_budget(writer.pid, "1GiB")  # type: ignore[arg-type]
+
+
 def test_errors_say_why_a_process_is_not_there(runtime_dir: Path) -> None:
     with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
         with pytest.raises(NotAttached, match=f"process {os.getpid()} has no segment") as caught:
