@@ -69,6 +69,15 @@ class TestExec:
 
         assert under.stdout == plain.stdout
 
+    def test_a_program_with_address_sanitizer_needs_its_option(
+        self, emuv_run: Runner, cc: Compiler
+    ) -> None:
+        program = cc("int main(void) { return 7; }\n", flags=["-fsanitize=address"])
+        option = {"ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+        assert "ASan runtime does not come first" in emuv_run("--sim", "-q", program).stderr
+        assert emuv_run("--sim", "-q", program, env=option).returncode == 7
+
     def test_library_is_mapped_and_other_preloads_are_kept(
         self, emuv_run: Runner, cc: Compiler, libemuv: Path
     ) -> None:
