@@ -147,7 +147,10 @@ CUstream emuv_contexts_side_stream(CUcontext context)
 	g_real.cuCtxPopCurrent_v2(&popped);
 	if (result)
 		return NULL;
-	emuv_contexts_give_side(context, made);
+	if (emuv_contexts_give_side(context, made))
+		return made;
+	/* Another thread was first. */
+	g_real.cuStreamDestroy_v2(made);
 	known_side(context, &side);
 	return side;
 }
@@ -167,20 +170,18 @@ CUstream emuv_contexts_take_side(CUcontext context)
 	return side;
 }
 
-void emuv_contexts_give_side(CUcontext context, CUstream side)
+bool emuv_contexts_give_side(CUcontext context, CUstream side)
 {
 	emuv_context_t *found;
+	bool taken;
 
 	pthread_mutex_lock(&lock);
 	found = find(context);
-	if (found && !found->side) {
+	taken = found && !found->side;
+	if (taken)
 		found->side = side;
-		side = NULL;
-	}
 	pthread_mutex_unlock(&lock);
-	/* Another thread was first. */
-	if (side)
-		g_real.cuStreamDestroy_v2(side);
+	return taken;
 }
 
 void emuv_contexts_fork_child(void)

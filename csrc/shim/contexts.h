@@ -40,10 +40,10 @@ bool emuv_where_stream(CUstream stream, emuv_where_t *where);
 CUstream emuv_contexts_side_stream(CUcontext context);
 /*
  * Around what may destroy a context that stays in the table: its side stream out of
- * everybody's reach, and back where it lives on.
+ * everybody's reach, and back where it lives on.  False: it has another by now.
  */
 CUstream emuv_contexts_take_side(CUcontext context);
-void emuv_contexts_give_side(CUcontext context, CUstream side);
+bool emuv_contexts_give_side(CUcontext context, CUstream side);
 
 /* A forked child has no contexts. */
 void emuv_contexts_fork_child(void);

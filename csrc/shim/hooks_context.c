@@ -187,6 +187,7 @@ static leaving_t primary_leaving(CUdevice device)
 	};
 }
 
+/* A side stream that was replaced meanwhile may be in use still: it goes with its context. */
 static void primary_stayed(const leaving_t *leaving)
 {
 	emuv_contexts_give_side(leaving->context, leaving->side);
