@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import statistics
 import tempfile
@@ -130,7 +131,14 @@ def _listed(text: str, pid: int) -> dict[str, Any]:
 
 def check_costs(bed: Bed) -> None:
     """Nanoseconds of an allocation and its free, plain and under emuV; no verdict."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    compiler = next(
+        (
+            words
+            for words in (shlex.split(os.environ.get("CC", "")), ["gcc"], ["cc"])
+            if words and shutil.which(words[0])
+        ),
+        None,
+    )
     with tempfile.TemporaryDirectory(prefix="emuv-check-") as place:
         program = Path(place) / "alloc_pairs"
         for live, size, batch, batches in COSTS:
@@ -141,7 +149,7 @@ def check_costs(bed: Bed) -> None:
                 if not program.exists():
                     source = Path(__file__).with_name("alloc_pairs.c")
                     built = run(
-                        [compiler, "-std=gnu17", "-O2", "-o", str(program), str(source), "-ldl"],
+                        [*compiler, "-std=gnu17", "-O2", "-o", str(program), str(source), "-ldl"],
                         dict(os.environ),
                         60.0,
                     )

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from _facts_rows import write_json
 
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = "emuv-gpu-check/1"
 WORDS = {True: "ok", False: "FAILED", None: "skipped"}
 
@@ -63,7 +64,7 @@ class Report:
         )
         self.document["seconds"] = round(time.monotonic() - self._began, 1)
         self.document["failed"] = self.failed()
-        write_json(self.path, self.document)
+        write_json(self.path, neutral(self.document))
         print(f"{WORDS[ok]:8} {name}: {detail}", flush=True)
 
     def failed(self) -> int:
@@ -135,6 +136,15 @@ class Report:
             console = Console(width=160)
         console.print(table)
         print(self.table().splitlines()[-1])
+
+
+def neutral(value: Any) -> Any:
+    """A JSON value with this tree's path as `.`, wherever a program said it: results are kept."""
+    if isinstance(value, dict):
+        return {name: neutral(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [neutral(inner) for inner in value]
+    return value.replace(str(ROOT), ".") if isinstance(value, str) else value
 
 
 def mib(size_bytes: float) -> str:

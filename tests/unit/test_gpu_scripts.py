@@ -310,7 +310,7 @@ def _cuda_h() -> Path:
 def test_report_counts_and_writes_each_row(tmp_path: Path) -> None:
     report = Report({"device": "card"}, tmp_path / "r.json", 100)
     with report.check("good") as data:
-        data.update(detail="fine", figure=3)
+        data.update(detail="fine", figure=3, said=[f"in {ROOT}/x.py"])
     with report.check("bad"):
         raise FailError("not so")
     with report.check("absent"):
@@ -324,7 +324,7 @@ def test_report_counts_and_writes_each_row(tmp_path: Path) -> None:
     assert late.rows[0]["detail"] == "out of time"
     written = json.loads((tmp_path / "r.json").read_text())
     assert [row["ok"] for row in written["rows"]] == [True, False, None, False]
-    assert written["rows"][0]["data"] == {"figure": 3}
+    assert written["rows"][0]["data"] == {"figure": 3, "said": ["in ./x.py"]}
     assert written["rows"][3]["detail"] == "KeyError: 'x'"
     assert (written["failed"], written["device"]) == (2, "card")
     assert "1 ok, 2 failed, 1 skipped" in report.table()
