@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from emuv_shim.controller import Process
 
 NO_SETUP = 125
+MOST_WARNINGS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def finish(run: Run, status: int, path: str) -> None:
         listing = Controller(run.directory).scan(stale=True)
         found = [process for process in listing.processes if process.stats.run_id == run.run_id]
         found.sort(key=lambda process: (process.stats.created_ns, process.pid))
-        for skipped in listing.warnings:
+        for skipped in listing.warnings[:MOST_WARNINGS]:
             _messages.warning(f"left out: {printable(skipped.message)}")
     # A process that was killed could not write its own end.
     document = stats_to_json(

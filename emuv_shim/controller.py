@@ -212,6 +212,10 @@ class Controller:
     def scan(self, *, stale: bool = False, pid: int | None = None) -> Listing:
         """Everything in the directory; with ``stale`` dead processes too."""
         names, warnings = self._names()
+        if pid is not None:  # known by name, also beyond MAX_ENTRIES
+            ticks = _segment.start_ticks(pid)
+            name = f"{pid}-{ticks}.seg"
+            names += [name] if ticks and name not in names else []
         processes: list[Process] = []
         for name in names:
             match = _NAME.fullmatch(name)

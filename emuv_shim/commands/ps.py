@@ -13,11 +13,16 @@ from emuv_shim.commands import _show
 from emuv_shim.controller import Controller, Listing, Process
 from emuv_shim.stats import DeviceStats
 
+MOST_WARNINGS = 10
+
 
 def warn_of_skipped(listing: Listing) -> None:
-    """Say which files were no sound segments."""
-    for skipped in listing.warnings:
+    """Say which files were no sound segments: the first few, and how many more."""
+    for skipped in listing.warnings[:MOST_WARNINGS]:
         _messages.warning(printable(skipped.message))
+    more = len(listing.warnings) - MOST_WARNINGS
+    if more > 0:
+        _messages.warning(f"{more} more files in {printable(listing.directory)} are no segments")
 
 
 def devices_of(process: Process) -> list[DeviceStats]:

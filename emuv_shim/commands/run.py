@@ -10,6 +10,7 @@ beside it and writes what it did.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from emuv_shim.commands import run_click, version_option
 from emuv_shim.errors import CommandError, EmuvError
 
 NO_SETUP, NOT_EXECUTABLE = 125, 126
+_MANY_SEGMENTS = 256
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,30 @@ def _set_up(
             _launch.check_host(budget, host.bytes, host.limited_by)
     from emuv_shim import _segment
 
+    directory = str(_segment.locate_directory(create=not options.dry_run)[0])
+    if not options.dry_run:
+        _clean_where_many(directory)
     machine = _launch.Machine(
         libemuv=libemuv,
         driver=driver.path,
         sim_directory=os.path.dirname(driver.path) if driver.is_sim else None,
-        runtime_directory=str(_segment.locate_directory(create=not options.dry_run)[0]),
+        runtime_directory=directory,
         run_id=os.urandom(8).hex(),
         preload=preload,
     )
     return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
+
+
+def _clean_where_many(directory: str) -> None:
+    """Remove what killed processes left, where nobody has called `emuv ps` for long.
+
+    A process that dies by a signal leaves its segment, on what is mostly a tmpfs.
+    """
+    with contextlib.suppress(EmuvError, OSError):
+        if len(os.listdir(directory)) > _MANY_SEGMENTS:
+            from emuv_shim.controller import Controller
+
+            Controller(directory).clean()
 
 
 def _plan(

@@ -114,6 +114,16 @@ class TestPs:
         assert str(program.pid) in done.stdout
         assert f"emuv: warning: '{bad}' has 100 bytes" in done.stderr
 
+    def test_many_files_that_are_none_are_a_few_warnings(
+        self, emuv: Runner, runtime_dir: Path
+    ) -> None:
+        for number in range(30):
+            (runtime_dir / f"junk{number}").touch()
+        done = emuv("ps")
+
+        assert done.stderr.count("is not named as a segment") == 10
+        assert f"emuv: warning: 20 more files in {runtime_dir} are no segments" in done.stderr
+
     def test_text_of_a_stranger_does_not_reach_the_terminal(
         self, emuv: Runner, clean_env: dict[str, str], shell: Path
     ) -> None:

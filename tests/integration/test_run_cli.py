@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Compiler, Runner, has_gpu, run
 from tests.integration.cli_tools import EMUV_RUN, MIB, Talking, build_shell, check_schema
 
+PID_AT, START_TICKS_AT = 16, 24  # in a segment; tests/layout holds the header to them
 FORWARDED = ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "WINCH"]
 # Says which signal it got, by number, and ends with it as its status.
 WAITER = (
@@ -77,6 +78,30 @@ class TestExec:
 
         assert "ASan runtime does not come first" in emuv_run("--sim", "-q", program).stderr
         assert emuv_run("--sim", "-q", program, env=option).returncode == 7
+
+    @pytest.mark.parametrize("left", [100, 300])
+    def test_what_killed_programs_left_is_removed_where_it_is_much(
+        self,
+        emuv_run: Runner,
+        clean_env: dict[str, str],
+        cc: Compiler,
+        runtime_dir: Path,
+        left: int,
+    ) -> None:
+        with Talking([*EMUV_RUN, "--sim", "-q", build_shell(cc)], clean_env) as program:
+            assert program.line() == "ready"
+            (living,) = runtime_dir.glob("*.seg")
+            for number in range(left):  # of pids that the kernel does not give
+                dead = runtime_dir / f"{2**30 + number}-7.seg"
+                content = bytearray(living.read_bytes())
+                struct.pack_into("<i", content, PID_AT, 2**30 + number)
+                struct.pack_into("<Q", content, START_TICKS_AT, 7)
+                dead.write_bytes(content)
+                dead.chmod(0o600)
+            assert emuv_run("--sim", "-q", "true").returncode == 0
+
+            assert living.exists()
+            assert len(list(runtime_dir.glob("*-7.seg"))) == (left if left < 256 else 0)
 
     def test_library_is_mapped_and_other_preloads_are_kept(
         self, emuv_run: Runner, cc: Compiler, libemuv: Path

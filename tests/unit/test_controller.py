@@ -100,6 +100,18 @@ def test_what_is_no_pid_reaches_no_process(runtime_dir: Path, pid: object) -> No
             controller.set_budget(writer.pid, "1GiB")  # type: ignore[arg-type]
 
 
+def test_a_process_is_found_among_more_files_than_are_listed(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
+        monkeypatch.setattr("emuv_shim.controller.MAX_ENTRIES", 0)
+        assert controller.processes() == []
+        assert "more than 0 entries" in controller.warnings[0].message
+        assert controller.get(writer.pid).pid == writer.pid
+        controller.set_budget(writer.pid, Budget(vram="1GiB"))
+        assert controller.get(writer.pid).budget() == Budget(vram=GIB)
+
+
 def test_errors_say_why_a_process_is_not_there(runtime_dir: Path) -> None:
     with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
         with pytest.raises(NotAttached, match=f"process {os.getpid()} has no segment") as caught:
