@@ -30,6 +30,7 @@ SCHEMA = 1
 NO_SETUP = 125
 SIM_CARD_BYTES = 256 * MIB
 _PACKAGES = ("llvmlite", "nvidia", "numpy.libs", "scipy.libs", "torch")
+_HINT = "in emuV's source tree: make demo, or pip install '.[demo]'"
 _SMALLEST_FILE = 32 * MIB
 _LONGEST_BAR = 44  # characters
 _LABEL = 42  # ... of the figures behind a bar
@@ -68,7 +69,7 @@ def large_files(at_least: int) -> tuple[str, ...]:
     if not chosen:
         raise CommandError(
             "found no file large enough to load among the installed packages",
-            "install the programs of the demo: pip install 'emuv[demo]'",
+            _HINT,
             exit_code=NO_SETUP,
         )
     # On a real card the budget is larger than the files: load them more than once.
@@ -77,10 +78,11 @@ def large_files(at_least: int) -> tuple[str, ...]:
 
 def make_setting(force_sim: bool, scratch: str) -> Setting:
     """Sizes and environment for the card at hand. Raises CommandError (125)."""
+    examples = examples_folder()  # first: the hints below help in a source tree only
     if importlib.util.find_spec("numba") is None:
         raise CommandError(
             "the demo's programs need numba-cuda, which is not installed",
-            "pip install 'emuv[demo]'",
+            _HINT,
             exit_code=NO_SETUP,
         )
     environ = _children.plain_environ()
@@ -107,7 +109,7 @@ def make_setting(force_sim: bool, scratch: str) -> Setting:
             raised_bytes=240 * MIB,
             environ=environ,
             plain_environ=environ | {"LD_LIBRARY_PATH": library_path},
-            examples=examples_folder(),
+            examples=examples,
             files=large_files(SIM_CARD_BYTES + 32 * MIB),
             scratch=scratch,
         )
@@ -129,7 +131,7 @@ def make_setting(force_sim: bool, scratch: str) -> Setting:
         raised_bytes=vram + 512 * MIB,
         environ=environ,
         plain_environ=environ,
-        examples=examples_folder(),
+        examples=examples,
         files=large_files(vram + 256 * MIB),
         scratch=scratch,
     )

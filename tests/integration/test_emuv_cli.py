@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from emuv_shim import _driver
-from emuv_shim.commands import _children, doctor
+from emuv_shim.commands import _children, demo, doctor
+from emuv_shim.errors import CommandError
 from tests.conftest import Compiler, Runner, has_gpu, run
 from tests.integration.cli_tools import GIB, MIB, Talking, build_shell, check_schema, started
 
@@ -480,6 +481,19 @@ class TestDemo:
         assert lowered["facts"]["set"]["devices"][0]["unreclaimed_bytes"] == 48 * MIB
         assert list(runtime_dir.iterdir()) == []
         assert value["wall_s"] < 60
+
+    def test_what_is_missing_is_said_with_what_helps(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Nothing of it is on a package index under emuV's name.
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(CommandError) as caught:
+            demo.make_setting(True, str(tmp_path))
+        assert "numba-cuda" in caught.value.message
+        assert "pip install '.[demo]'" in (caught.value.hint or "")
+        monkeypatch.setattr(_driver, "__file__", str(tmp_path / "emuv_shim" / "_driver.py"))
+        with pytest.raises(CommandError, match="the demo's programs are not installed here"):
+            demo.make_setting(True, str(tmp_path))
 
     def test_what_did_not_come_out_is_a_failure(
         self, emuv: Runner, libemuv: Path, monkeypatch: pytest.MonkeyPatch
