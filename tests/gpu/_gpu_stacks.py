@@ -164,6 +164,7 @@ def check_context(bed: Bed) -> None:
 def check_stack(bed: Bed, stack: Stack) -> None:
     """The plain, capped and spilled rows of one stack."""
     plain: dict[str, Any] = {}
+    runs = True
     with bed.report.check(f"{stack.name}: plain") as data:
         bed.report.need(15.0)
         if not installed(stack.module):
@@ -175,6 +176,7 @@ def check_stack(bed: Bed, stack: Stack) -> None:
             bed.nvml,
         )
         data.update(done.record())
+        runs = done.late or done.code == 0
         if bed.simulated and done.code != 0 and stack.group != "driver":
             raise SkipError(f"kernels not supported ({done.last_words()})")
         plain = done.answer()
@@ -191,7 +193,7 @@ def check_stack(bed: Bed, stack: Stack) -> None:
         bed.report.need(15.0)
         if not installed(stack.module):
             raise SkipError(f"{stack.module} is not installed")
-        _needs_plain(bed, plain)
+        _needs_plain(bed, plain, runs)
         _refused(bed, stack, data, ["--vram", str(bed.vram)], bed.vram)
     with bed.report.check(f"{stack.name}: spilled") as data:
         bed.report.need(15.0)
@@ -199,9 +201,10 @@ def check_stack(bed: Bed, stack: Stack) -> None:
             raise SkipError(f"{stack.module} is not installed")
         options = ["--vram", str(bed.vram), "--virtual", str(bed.virtual)]
         if stack.spills:
-            _needs_plain(bed, plain, always=True)
+            _needs_plain(bed, plain, runs, always=True)
             _spilled(bed, stack, data, options, plain["digest"])
         else:
+            _needs_plain(bed, plain, runs)
             _refused(bed, stack, data, options, bed.vram + bed.virtual)
             data["detail"] = f"refused over budget, as documented; {data['detail']}"
 
@@ -226,7 +229,9 @@ def check_eager(bed: Bed, stack: Stack) -> None:
         _spilled(bed, stack, data, options, plain)
 
 
-def _needs_plain(bed: Bed, plain: dict[str, Any], always: bool = False) -> None:
+def _needs_plain(bed: Bed, plain: dict[str, Any], runs: bool, always: bool = False) -> None:
+    if not runs:
+        raise SkipError("the program fails here without emuV too: see its plain run")
     if (bed.simulated or always) and not plain.get("digest"):
         raise SkipError("no plain result to compare with")
 

@@ -380,6 +380,25 @@ def test_a_row_is_about_the_allocator_it_names(
     assert (capped["ok"], capped["data"]["code"]) == (False, 0)
 
 
+def test_a_package_that_is_broken_here_costs_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numba = next(stack for stack in STACKS if stack.name == "numba-cuda")
+    runs: list[Any] = []
+
+    def pretend(*args: Any, **more: Any) -> Done:
+        runs.append(args)
+        return Done(1, "", "no libnvvm\n", 1.0, False)
+
+    monkeypatch.setattr("_gpu_stacks.run", pretend)
+    monkeypatch.setattr("_gpu_stacks.installed", lambda module: True)
+    bed = Bed(Target(), Report({}, tmp_path / "r.json", 100), None, 1 << 20)
+    check_stack(bed, numba)
+    assert [row["ok"] for row in bed.report.rows] == [False, None, None]
+    assert bed.report.rows[0]["detail"] == "ended with 1: no libnvvm"
+    assert len(runs) == 1
+
+
 def test_unit_shrinks_to_the_card() -> None:
     gib = 2**30
     assert unit_for(79 * gib, gib) == gib

@@ -49,7 +49,9 @@ class Numba(_worker.Stack):
         return array.copy_to_host().data
 
     def is_oom(self, error: BaseException) -> bool:
-        return isinstance(error, CudaAPIError) and int(error.code) == OUT_OF_MEMORY
+        if isinstance(error, CudaAPIError):
+            return int(error.code) == OUT_OF_MEMORY
+        return type(error).__name__ == "CUDAOutOfMemoryError"  # cuda.core's, in later versions
 
     def total_bytes(self) -> int | None:
         return int(cuda.current_context().get_memory_info()[1])
