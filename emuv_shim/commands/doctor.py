@@ -129,6 +129,12 @@ def _check_driver(findings: Findings, environ: dict[str, str], sim: bool) -> int
         findings.add("driver", error.message)
         findings.exit_code = NO_GPU
         return None
+    try:
+        if driver.is_sim:
+            _driver.sim_cards(environ)
+    except CommandError as error:  # said in words; the driver has only a code
+        findings.add("driver", error.message)
+        return None
     answer = _children.ask_cards(driver.path, environ)
     where = f"{driver.path} ({driver.found_by})"
     if answer["code"] == _NO_DEVICE or (answer["code"] == 0 and not answer["devices"]):

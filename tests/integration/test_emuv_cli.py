@@ -374,6 +374,12 @@ class TestDoctor:
         assert "0 of 3 refusals" in line
         assert "cannot be made: File too large" in line
 
+    def test_a_simulated_card_that_cannot_be_is_said_in_words(self, emuv: Runner) -> None:
+        done = emuv("doctor", "--sim", env={"EMUV_SIM_VRAM": "8G"})
+
+        assert done.returncode == 1
+        assert 'driver: EMUV_SIM_VRAM="8G": not a whole number' in done.stdout
+
     def test_small_card(self, emuv: Runner, libemuv: Path) -> None:
         assert emuv("doctor", "--sim", env={"EMUV_SIM_VRAM": str(32 * MIB)}).returncode == 0
 
