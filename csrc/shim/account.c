@@ -390,14 +390,21 @@ void emuv_account_context_gone(CUcontext context, uint64_t mark)
 	pthread_mutex_unlock(&lock);
 }
 
-bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags)
+bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags, bool owed)
 {
+	emuv_budget_device_t *d = &devices[device];
 	bool fits;
 
 	pthread_mutex_lock(&lock);
 	refresh(device);
-	fits = emuv_budget_overhead(&devices[device], bytes);
-	devices[device].counters.flags |= flags;
+	fits = emuv_budget_overhead(d, bytes);
+	if (!fits && owed) {
+		fits = true;
+		d->counters.overhead_bytes += bytes;
+		emuv_budget_held(d);
+		weigh(device); /* heads make room for it */
+	}
+	d->counters.flags |= flags;
 	publish(device);
 	pthread_mutex_unlock(&lock);
 	return fits;

@@ -62,8 +62,8 @@ uint64_t emuv_account_mapping(uint64_t address);
  */
 uint64_t emuv_account_mark(void);
 void emuv_account_context_gone(CUcontext context, uint64_t mark);
-/* Charges a context's own bytes; false: vram cannot hold them. */
-bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags);
+/* Charges a context's own bytes; false: vram cannot hold them, unless they are owed. */
+bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags, bool owed);
 void emuv_account_overhead_gone(CUdevice device, uint64_t bytes);
 
 /* Hints were issued for this many bytes. */

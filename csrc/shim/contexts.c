@@ -31,14 +31,16 @@ enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context)
 
 	pthread_mutex_lock(&lock);
 	found = find(context->context);
-	if (found && (found->overhead || !context->overhead))
-		added = EMUV_CONTEXT_KNOWN;
-	else if (found)
-		found->overhead = context->overhead;
-	else if (n_contexts == MAX_CONTEXTS)
+	if (!found && n_contexts == MAX_CONTEXTS) {
 		added = EMUV_CONTEXTS_FULL;
-	else
+	} else if (!found) {
 		contexts[n_contexts++] = *context;
+	} else if (found->overhead || !context->overhead) {
+		added = EMUV_CONTEXT_KNOWN;
+	} else {
+		added = EMUV_CONTEXT_OWES;
+		found->overhead = context->overhead;
+	}
 	pthread_mutex_unlock(&lock);
 	return added;
 }
@@ -56,6 +58,28 @@ bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed)
 	}
 	pthread_mutex_unlock(&lock);
 	return found != NULL;
+}
+
+unsigned long long emuv_contexts_id(CUcontext context)
+{
+	unsigned long long id = 0;
+
+	return context && !g_real.cuCtxGetId(context, &id) ? id : 0;
+}
+
+bool emuv_contexts_anew(CUcontext context, unsigned long long id)
+{
+	emuv_context_t *found;
+	bool anew = false;
+
+	pthread_mutex_lock(&lock);
+	found = find(context);
+	if (found && id) {
+		anew = found->id && found->id != id;
+		found->id = id;
+	}
+	pthread_mutex_unlock(&lock);
+	return anew;
 }
 
 CUcontext emuv_contexts_primary(CUdevice device)

@@ -15,19 +15,29 @@ typedef struct {
 	bool primary;
 	uint64_t overhead;
 	CUstream side;
+	unsigned long long id; /* emuv_contexts_id */
 } emuv_context_t;
 
 /*
  * Enters a context with what it is charged.  A known one is left alone; but one whose
- * overhead could not be measured takes the one it is given, and counts as added.
+ * overhead could not be measured takes the one it is given, which is then owed.
  */
-enum emuv_contexts_added { EMUV_CONTEXT_ADDED, EMUV_CONTEXT_KNOWN, EMUV_CONTEXTS_FULL };
+enum emuv_contexts_added {
+	EMUV_CONTEXT_ADDED, EMUV_CONTEXT_KNOWN, EMUV_CONTEXT_OWES, EMUV_CONTEXTS_FULL
+};
 enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context);
 /*
  * Takes a context out; false: not known.  Its side stream goes with it, and its own
  * bytes are for the caller to uncharge.
  */
 bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed);
+/*
+ * What tells a context from an older one with its handle; 0: the driver does not say
+ * (before CUDA 12.0), or there is none.
+ */
+unsigned long long emuv_contexts_id(CUcontext context);
+/* Notes the id of a known context.  True: it is another's, the context was made anew. */
+bool emuv_contexts_anew(CUcontext context, unsigned long long id);
 /* The primary context of a device, NULL if not seen. */
 CUcontext emuv_contexts_primary(CUdevice device);
 

@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "contexts.h"
 #include "real.h"
 #include "relaxed.h"
 
@@ -16,6 +17,7 @@ typedef struct waiting {
 	TAILQ_ENTRY(waiting) link;
 	emuv_entry_t entry;
 	CUcontext context; /* the stream's, and so the event's */
+	unsigned long long id; /* emuv_contexts_id */
 	CUevent event;
 	bool busy;       /* a thread is asking the driver about it */
 	uint64_t ticket; /* not 0: set aside, */
@@ -40,16 +42,40 @@ static void take_off(waiting_t *w)
 	__atomic_fetch_sub(&n_waiting, 1, __ATOMIC_RELAXED);
 }
 
+/* One of its contexts is gone; what is left in the other one is nobody's but ours. */
+static void end_in_other_context(const waiting_t *w, CUcontext gone)
+{
+	CUcontext owner = (CUcontext)(uintptr_t)w->entry.context;
+	CUcontext popped;
+	int mode;
+
+	if (owner == w->context || g_real.cuCtxPushCurrent_v2(gone == owner ? w->context : owner))
+		return;
+	mode = emuv_relaxed_enter();
+	/* The stream's context took its work with it: the range's time has come. */
+	if (gone == owner)
+		g_real.cuEventDestroy_v2(w->event);
+	else
+		g_real.cuMemFree_v2(w->entry.key);
+	emuv_relaxed_leave(mode);
+	g_real.cuCtxPopCurrent_v2(&popped);
+}
+
 /*
  * Asks whether its time has come, in its own context: the calling thread's may be
- * another or none.  Where that context cannot be entered nothing is done: its
- * handle may already be another's.
+ * another or none.  A primary context may have gone, and even been made anew behind
+ * its handle, without having been set aside: its id tells.  Where there is no id and
+ * the context cannot be entered, nothing is done.
  */
 static bool finish(const waiting_t *w)
 {
 	CUcontext popped;
 	bool ready;
 
+	if (w->id && emuv_contexts_id(w->context) != w->id) {
+		end_in_other_context(w, w->context);
+		return true;
+	}
 	if (g_real.cuCtxPushCurrent_v2(w->context))
 		return false;
 	ready = g_real.cuEventQuery(w->event) != CUDA_ERROR_NOT_READY;
@@ -72,6 +98,7 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstre
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	w->entry = *entry;
 	w->context = context;
+	w->id = emuv_contexts_id(context);
 	result = g_real.cuEventCreate(&w->event, CU_EVENT_DISABLE_TIMING);
 	if (!result) {
 		result = per_thread ? g_real.cuEventRecord_ptsz(w->event, stream) :
@@ -215,32 +242,12 @@ static waiting_t *first_of(uint64_t ticket)
 	return w;
 }
 
-/* One of its contexts is gone; what is left in the other one is nobody's but ours. */
-static void end_in_other_context(const waiting_t *w)
-{
-	CUcontext owner = (CUcontext)(uintptr_t)w->entry.context;
-	CUcontext popped;
-	int mode;
-
-	if (owner == w->context ||
-	    g_real.cuCtxPushCurrent_v2(w->going == owner ? w->context : owner))
-		return;
-	mode = emuv_relaxed_enter();
-	/* The stream's context took its work with it: the range's time has come. */
-	if (w->going == owner)
-		g_real.cuEventDestroy_v2(w->event);
-	else
-		g_real.cuMemFree_v2(w->entry.key);
-	emuv_relaxed_leave(mode);
-	g_real.cuCtxPopCurrent_v2(&popped);
-}
-
 void emuv_deferred_gone(uint64_t ticket)
 {
 	waiting_t *w;
 
 	while (ticket && (w = first_of(ticket))) {
-		end_in_other_context(w);
+		end_in_other_context(w, w->going);
 		emuv_account_freed(&w->entry);
 		pthread_mutex_lock(&lock);
 		take_off(w);

@@ -109,18 +109,23 @@ static bool charge(CUcontext context, CUdevice device, bool primary, use_t befor
 	uint64_t overhead = overhead_of(device, before, measure(device, true), &flags);
 	emuv_context_t entry = {
 		.context = context, .device = device, .primary = primary, .overhead = overhead,
+		.id = emuv_contexts_id(context),
 	};
 
 	switch (emuv_contexts_add(&entry)) {
 	case EMUV_CONTEXT_ADDED:
 		break;
+	case EMUV_CONTEXT_OWES:
+		/* Another thread holds it already: too late to refuse it. */
+		emuv_account_overhead(device, overhead, flags, true);
+		return true;
 	case EMUV_CONTEXT_KNOWN:
 		return true;
 	case EMUV_CONTEXTS_FULL:
 		emuv_account_uncounted(device);
 		return true;
 	}
-	if (emuv_account_overhead(device, overhead, flags))
+	if (emuv_account_overhead(device, overhead, flags, false))
 		return true;
 	say_too_small(device, overhead);
 	emuv_contexts_remove(context, &entry);
@@ -129,6 +134,7 @@ static bool charge(CUcontext context, CUdevice device, bool primary, use_t befor
 
 CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
+	uint64_t mark = emuv_account_mark();
 	unsigned int flags;
 	int active = 0;
 	CUcontext made = NULL;
@@ -138,8 +144,13 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	if (!in_range(device) || !context)
 		return g_real.cuDevicePrimaryCtxRetain(context, device);
 	emuv_account_call(device, EMUV_FN_cuDevicePrimaryCtxRetain);
-	if (emuv_contexts_primary(device))
-		return g_real.cuDevicePrimaryCtxRetain(context, device);
+	if (emuv_contexts_primary(device)) {
+		result = g_real.cuDevicePrimaryCtxRetain(context, device);
+		/* Nobody has used the new one before its first holder came by here. */
+		if (!result && emuv_contexts_anew(*context, emuv_contexts_id(*context)))
+			emuv_account_context_gone(*context, mark);
+		return result;
+	}
 	if (!g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) && !active)
 		before = measure(device, false);
 	result = g_real.cuDevicePrimaryCtxRetain(&made, device);
@@ -167,13 +178,6 @@ typedef struct {
 	CUstream side;
 } leaving_t;
 
-static unsigned long long id_of(CUcontext context)
-{
-	unsigned long long id = 0;
-
-	return context && !g_real.cuCtxGetId(context, &id) ? id : 0;
-}
-
 static leaving_t primary_leaving(CUdevice device)
 {
 	CUcontext context = emuv_contexts_primary(device);
@@ -181,7 +185,7 @@ static leaving_t primary_leaving(CUdevice device)
 	return (leaving_t){
 		.context = context,
 		.mark = emuv_account_mark(),
-		.id = id_of(context),
+		.id = emuv_contexts_id(context),
 		.waiting = emuv_deferred_take(context),
 		.side = emuv_contexts_take_side(context),
 	};
@@ -202,26 +206,40 @@ static bool primary_active(CUdevice device)
 	return g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) || active;
 }
 
-static void primary_left(CUdevice device, const leaving_t *leaving)
+/*
+ * The context is gone, unless it has been made anew: then it costs what the old one
+ * did, and what the old one held is dropped by who retained the new one.
+ */
+static void primary_gone(CUdevice device, CUcontext context)
 {
-	bool active = primary_active(device);
 	emuv_context_t gone;
 
-	if (active && (!leaving->id || id_of(leaving->context) == leaving->id)) {
+	for (;;) {
+		uint64_t mark = emuv_account_mark();
+
+		if (primary_active(device))
+			return;
+		emuv_account_context_gone(context, mark);
+		if (!emuv_contexts_remove(context, &gone))
+			return;
+		/* A thread may have retained it, knowing it, before it was removed. */
+		if (!primary_active(device) || emuv_contexts_add(&gone) != EMUV_CONTEXT_ADDED) {
+			emuv_account_overhead_gone(device, gone.overhead);
+			return;
+		}
+	}
+}
+
+static void primary_left(CUdevice device, const leaving_t *leaving)
+{
+	if (primary_active(device) &&
+	    (!leaving->id || emuv_contexts_id(leaving->context) == leaving->id)) {
 		primary_stayed(leaving);
 		return;
 	}
 	emuv_deferred_gone(leaving->waiting);
 	emuv_account_context_gone(leaving->context, leaving->mark);
-	/* Made anew, it costs what the old one did. */
-	if (active || !emuv_contexts_remove(leaving->context, &gone))
-		return;
-	if (!primary_active(device)) {
-		emuv_account_overhead_gone(device, gone.overhead);
-		return;
-	}
-	if (emuv_contexts_add(&gone) != EMUV_CONTEXT_ADDED)
-		emuv_account_overhead_gone(device, gone.overhead);
+	primary_gone(device, leaving->context);
 }
 
 #define PRIMARY_GOES(export)                                                       \

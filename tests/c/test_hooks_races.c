@@ -410,9 +410,13 @@ static unsigned long long primary_id;
 
 static CUresult id_of_primary(CUcontext context, unsigned long long *id)
 {
+	unsigned int flags;
+	int active = 0;
+
 	(void)context;
 	*id = primary_id;
-	return CUDA_SUCCESS;
+	g_real.cuDevicePrimaryCtxGetState(0, &flags, &active);
+	return active ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
 static CUresult release_and_retain(CUdevice device)
@@ -448,6 +452,97 @@ static void made_anew_with_the_same_handle(void)
 	CHECK_EQ(fake_resident(range), MIB(14));
 	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
 	fake_set_current(NULL);
+	check_empty();
+}
+
+/* The same, and by then the other has filled vram: too late to refuse anybody. */
+static CUresult retain_and_fill(CUcontext *context, CUdevice device)
+{
+	CUresult result = retain_meanwhile(context, device);
+	CUdeviceptr address;
+
+	fake_set_current(*context);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(64)), CUDA_SUCCESS);
+	return result;
+}
+
+static void the_second_to_retain_fills_vram(void)
+{
+	CUcontext context;
+
+	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
+			 .context = MIB(3) });
+	fake_limit(0, MIB(512));
+	real_retain = g_real.cuDevicePrimaryCtxRetain;
+	g_real.cuDevicePrimaryCtxRetain = retain_and_fill;
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&context, 0), CUDA_SUCCESS);
+	CHECK_EQ(books(0).overhead, MIB(3));
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	fake_set_current(NULL);
+	check_empty();
+}
+
+static CUdeviceptr left_waiting;
+static CUstream left_stream;
+static bool retain_again;
+
+/*
+ * Another holder allocates and frees between the start of this release and its end,
+ * and releases before it: not the last, so what it leaves is for this one to drop.
+ */
+static CUresult not_first_but_last(CUdevice device)
+{
+	CUdeviceptr left;
+	CUresult result;
+
+	g_real.cuDevicePrimaryCtxRelease_v2 = real_release;
+	CHECK_EQ(hook_cuMemFreeAsync(left_waiting, left_stream), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemAlloc_v2(&left, MIB(1)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(device), CUDA_SUCCESS);
+	result = real_release(device);
+	if (retain_again) {
+		primary_id++;
+		CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, device), CUDA_SUCCESS);
+	}
+	return result;
+}
+
+static void the_last_release_drops_all(bool again)
+{
+	CUdeviceptr range;
+	fake_state_t state;
+
+	start((setup_t){ .vram = MIB(16), .extra = MIB(200), .policy = EMUV_POLICY_SPILL,
+			 .card = MIB(512), .context = MIB(2) });
+	primary_id = 1;
+	retain_again = again;
+	g_real.cuCtxGetId = id_of_primary;
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
+	fake_set_current(primary);
+	left_stream = new_stream();
+	left_waiting = spilled(MIB(64));
+	fake_hold(true);
+	real_release = g_real.cuDevicePrimaryCtxRelease_v2;
+	g_real.cuDevicePrimaryCtxRelease_v2 = not_first_but_last;
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	if (again) {
+		/* The new context's memory has the old one's addresses. */
+		new_stream();
+		range = spilled(MIB(64));
+		fake_hold(false);
+		emuv_deferred_reap();
+		fake_state(&state);
+		CHECK_EQ(state.managed[0], MIB(64));
+		CHECK_BOOKS(books(0), ((books_t){ .managed = MIB(64), .resident = MIB(14),
+						  .overhead = MIB(2), .live = 1 }));
+		CHECK_EQ(hook_cuMemFree_v2(range), CUDA_SUCCESS);
+		CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	}
+	fake_hold(false);
+	fake_set_current(NULL);
+	emuv_deferred_reap();
 	check_empty();
 }
 
@@ -560,6 +655,7 @@ int main(int n, char **names)
 		TEST(set_aside_still_counts),
 		TEST(cancelled_while_it_waits),
 		TEST(the_second_to_retain_is_first_to_enter),
+		TEST(the_second_to_retain_fills_vram),
 		TEST(made_anew_with_the_same_handle),
 		TEST(a_refused_free_keeps_its_age),
 		TEST(cancelled_in_its_start),
@@ -574,6 +670,10 @@ int main(int n, char **names)
 	if (n < 2 || strcmp(names[1], "freed_in_another_context") == 0) {
 		freed_in_another_context(true);
 		freed_in_another_context(false);
+	}
+	if (n < 2 || strcmp(names[1], "the_last_release_drops_all") == 0) {
+		the_last_release_drops_all(false);
+		the_last_release_drops_all(true);
 	}
 	return 0;
 }
