@@ -41,8 +41,8 @@ static int open_directory(const char *path, int any_owner, emuv_error_t *error)
 		if (rc == -ENOTDIR || rc == -ELOOP)
 			return fail(error, rc, "segment directory '%s' is a link or no directory; "
 				    "remove it, or set EMUV_RUNTIME_DIR to another one", path);
-		return fail(error, rc, "segment directory '%s' cannot be opened: %s",
-			    path, strerror(-rc));
+		return fail(error, rc, "segment directory '%s' cannot be opened: %s; set "
+			    "EMUV_RUNTIME_DIR to a directory of your own", path, strerror(-rc));
 	}
 	if (fstat(fd, &st) < 0) {
 		rc = -errno;
@@ -58,9 +58,10 @@ static int open_directory(const char *path, int any_owner, emuv_error_t *error)
 	}
 	if (st.st_mode & 077) {
 		close(fd);
+		/* No advice to chmod: it may be /tmp, named by mistake. */
 		return fail(error, -EPERM, "segment directory '%s' is open to others (mode %03o); "
-			    "close it with: chmod 700 '%s'", path,
-			    (unsigned int)(st.st_mode & 0777), path);
+			    "set EMUV_RUNTIME_DIR to a directory that is yours alone (0700)", path,
+			    (unsigned int)(st.st_mode & 0777));
 	}
 	return fd;
 }
@@ -254,7 +255,8 @@ int emuv_segment_create(const char *directory, const emuv_segment_t *initial,
 			return fail(error, fd, "no room for the segment '%s': %s; free some, or "
 				    "set EMUV_RUNTIME_DIR to another file system", path,
 				    strerror(-fd));
-		return fail(error, fd, "segment '%s' cannot be made: %s", path, strerror(-fd));
+		return fail(error, fd, "segment '%s' cannot be made: %s; set EMUV_RUNTIME_DIR to "
+			    "a directory where it can", path, strerror(-fd));
 	}
 	memory = mmap(NULL, sizeof(*initial), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	rc = memory == MAP_FAILED ? -errno : 0;

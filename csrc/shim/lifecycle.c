@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -37,6 +38,7 @@ static int config_read;              /* atomic */
 static int driver_state = 1;         /* atomic: 0 open, 1 not tried, negative failed */
 static emuv_segment_t *segment_file; /* mapped, or NULL */
 static char segment_path[PATH_MAX];
+static pid_t segment_owner; /* getpid() of the process that made it */
 
 const emuv_config_t *emuv_lifecycle_config(void)
 {
@@ -95,6 +97,19 @@ static void read_command(char *command, size_t bytes)
 			command[i] = ' ';
 }
 
+/*
+ * The process's number as /proc has it, which is where readers look: under
+ * `unshare --pid` with the outer /proc it is not what getpid() says.
+ */
+static pid_t visible_pid(void)
+{
+	char text[32] = "";
+	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
+	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
+
+	return pid > 0 ? (pid_t)pid : getpid();
+}
+
 /* Makes the segment file; NULL where none can be made: the budget holds all the same. */
 static emuv_segment_t *make_segment(int n_devices)
 {
@@ -111,9 +126,9 @@ static emuv_segment_t *make_segment(int n_devices)
 	initial.magic = EMUV_SEGMENT_MAGIC;
 	initial.version = EMUV_SEGMENT_VERSION;
 	initial.size = sizeof initial;
-	initial.pid = getpid();
+	initial.pid = visible_pid();
 	initial.uid = geteuid();
-	initial.start_ticks = emuv_start_ticks(getpid());
+	initial.start_ticks = emuv_start_ticks(initial.pid);
 	initial.created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	initial.state = EMUV_STATE_RUNNING;
 	initial.is_sim = emuv_device_is_sim();
@@ -132,13 +147,15 @@ static emuv_segment_t *make_segment(int n_devices)
 		emuv_error("no statistics and no live budget for this process: %s", error.text);
 		return NULL;
 	}
+	segment_owner = getpid();
 	return mapped;
 }
 
 /* The segment goes with the process, unless the launcher wants to read it. */
 static void retire_segment(void)
 {
-	if (!segment_file || segment_file->pid != getpid())
+	/* A raw clone of the process, which no fork handler has seen, may end here too. */
+	if (!segment_file || segment_owner != getpid())
 		return;
 	__atomic_store_n(&segment_file->state, EMUV_STATE_EXITED, __ATOMIC_RELEASE);
 	if (!segment_file->keep)
