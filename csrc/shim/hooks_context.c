@@ -206,6 +206,14 @@ static bool primary_active(CUdevice device)
 	return g_real.cuDevicePrimaryCtxGetState(device, &flags, &active) || active;
 }
 
+/* Whether the table has the context's overhead on its books again. */
+static bool takes_over(const emuv_context_t *context)
+{
+	enum emuv_contexts_added added = emuv_contexts_add(context);
+
+	return added == EMUV_CONTEXT_ADDED || added == EMUV_CONTEXT_OWES;
+}
+
 /*
  * The context is gone, unless it has been made anew: then it costs what the old one
  * did, and what the old one held is dropped by who retained the new one.
@@ -222,8 +230,11 @@ static void primary_gone(CUdevice device, CUcontext context)
 		emuv_account_context_gone(context, mark);
 		if (!emuv_contexts_remove(context, &gone))
 			return;
-		/* A thread may have retained it, knowing it, before it was removed. */
-		if (!primary_active(device) || emuv_contexts_add(&gone) != EMUV_CONTEXT_ADDED) {
+		/*
+		 * A thread may have retained it, knowing it, before it was removed: then
+		 * the charge stays with it, unless it has one of its own.
+		 */
+		if (!primary_active(device) || !takes_over(&gone)) {
 			emuv_account_overhead_gone(device, gone.overhead);
 			return;
 		}

@@ -483,6 +483,42 @@ static void the_second_to_retain_fills_vram(void)
 	check_empty();
 }
 
+/*
+ * A release finds the context gone and takes it off the table; another thread retains
+ * it before the second look, and does not know what it costs.
+ */
+static CUresult (*real_state)(CUdevice, unsigned int *, int *);
+static int n_looks;
+
+static CUresult retained_between_looks(CUdevice device, unsigned int *flags, int *active)
+{
+	CUcontext unknown;
+
+	if (++n_looks == 3) {
+		g_real.cuDevicePrimaryCtxGetState = real_state;
+		CHECK_EQ(real_retain(&primary, device), CUDA_SUCCESS);
+		CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&unknown, device), CUDA_SUCCESS);
+		CHECK_EQ(g_real.cuDevicePrimaryCtxRelease_v2(device), CUDA_SUCCESS);
+	}
+	return real_state(device, flags, active);
+}
+
+static void the_charge_stays_with_the_context(void)
+{
+	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
+			 .context = MIB(3) });
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
+	real_retain = g_real.cuDevicePrimaryCtxRetain;
+	real_state = g_real.cuDevicePrimaryCtxGetState;
+	g_real.cuDevicePrimaryCtxGetState = retained_between_looks;
+	n_looks = 0;
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	CHECK_EQ(n_looks, 3);
+	CHECK_EQ(books(0).overhead, MIB(3));
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	check_empty();
+}
+
 static CUdeviceptr left_waiting;
 static CUstream left_stream;
 static bool retain_again;
@@ -656,6 +692,7 @@ int main(int n, char **names)
 		TEST(cancelled_while_it_waits),
 		TEST(the_second_to_retain_is_first_to_enter),
 		TEST(the_second_to_retain_fills_vram),
+		TEST(the_charge_stays_with_the_context),
 		TEST(made_anew_with_the_same_handle),
 		TEST(a_refused_free_keeps_its_age),
 		TEST(cancelled_in_its_start),
