@@ -63,6 +63,12 @@ class DeviceStats:
         return self.device_bytes + self.promoted_bytes + (self.overhead_bytes or 0)
 
     @property
+    def host_bytes(self) -> int:
+        """What is held in host memory.  A range that is freed while its head leaves the
+        device is off one count before the other: never negative."""
+        return max(0, self.managed_bytes - self.promoted_bytes)
+
+    @property
     def visible_bytes(self) -> int | None:
         """What the program is told the device has; ``None``: what it really has."""
         return None if self.vram_bytes is None else self.vram_bytes + self.virtual_bytes

@@ -53,7 +53,7 @@ def gather(sim: bool) -> dict[str, Any]:
             "vram_bytes": device.vram_bytes,
             "virtual_bytes": device.virtual_bytes,
             "on_device_bytes": device.physical_bytes,
-            "on_host_bytes": device.managed_bytes - device.promoted_bytes,
+            "on_host_bytes": device.host_bytes,
         }
         for process in listing.processes
         for device in devices_of(process)

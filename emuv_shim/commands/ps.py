@@ -75,7 +75,7 @@ def command(as_json: bool) -> None:
                 _show.budget_text(device.vram_bytes, device.virtual_bytes),
                 stats.policy,
                 _show.brief(device.physical_bytes),
-                _show.brief(device.managed_bytes - device.promoted_bytes),
+                _show.brief(device.host_bytes),
                 device.denials,
                 stats.command,
             )

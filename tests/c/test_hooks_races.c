@@ -20,9 +20,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "hooks_test.h"
 #include "lifecycle.h"
 #include "message.h"
+#include "races.h"
 #include "resolve.h"
 
 /* Of resolve.c, which would open a driver. */
@@ -44,28 +44,12 @@ static CUcontext new_context(CUdevice device)
 	return context;
 }
 
-static CUstream new_stream(void)
-{
-	CUstream stream;
-
-	CHECK_EQ(g_real.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
-	return stream;
-}
-
 static void set_vram(uint64_t bytes)
 {
 	emuv_control_t *control = &emuv_account_segment()->control;
 
 	control->budget[0].vram_bytes = bytes;
 	control->generation += 2;
-}
-
-static CUdeviceptr spilled(uint64_t bytes)
-{
-	CUdeviceptr address;
-
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, bytes), CUDA_SUCCESS);
-	return address;
 }
 
 /* ---- a lowered vram ---- */
@@ -374,247 +358,6 @@ static void cancelled_while_it_waits(void)
 	check_empty();
 }
 
-/* ---- the primary context ---- */
-
-static CUresult (*real_retain)(CUcontext *, CUdevice);
-
-/* The context is there, and before its maker can measure it another thread has it too. */
-static CUresult retain_meanwhile(CUcontext *context, CUdevice device)
-{
-	CUresult result = real_retain(context, device);
-	CUcontext other;
-
-	g_real.cuDevicePrimaryCtxRetain = real_retain;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&other, device), CUDA_SUCCESS);
-	CHECK(other == *context);
-	return result;
-}
-
-static void the_second_to_retain_is_first_to_enter(void)
-{
-	CUcontext context;
-
-	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
-			 .context = MIB(3) });
-	real_retain = g_real.cuDevicePrimaryCtxRetain;
-	g_real.cuDevicePrimaryCtxRetain = retain_meanwhile;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&context, 0), CUDA_SUCCESS);
-	CHECK_EQ(books(0).overhead, MIB(3));
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	CHECK_EQ(books(0).overhead, MIB(3));
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	check_empty();
-}
-
-static unsigned long long primary_id;
-
-static CUresult id_of_primary(CUcontext context, unsigned long long *id)
-{
-	unsigned int flags;
-	int active = 0;
-
-	(void)context;
-	*id = primary_id;
-	g_real.cuDevicePrimaryCtxGetState(0, &flags, &active);
-	return active ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
-}
-
-static CUresult release_and_retain(CUdevice device)
-{
-	CUresult result = real_release(device);
-
-	g_real.cuDevicePrimaryCtxRelease_v2 = real_release;
-	primary_id++;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, device), CUDA_SUCCESS);
-	return result;
-}
-
-/* Released and made anew by another thread: the side stream of the old one is not used. */
-static void made_anew_with_the_same_handle(void)
-{
-	CUdeviceptr range;
-	CUcontext old;
-
-	start((setup_t){ .vram = MIB(16), .extra = MIB(100), .policy = EMUV_POLICY_SPILL,
-			 .card = MIB(512), .context = MIB(2) });
-	primary_id = 1;
-	g_real.cuCtxGetId = id_of_primary;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&old, 0), CUDA_SUCCESS);
-	fake_set_current(old);
-	range = spilled(MIB(64));
-	CHECK_EQ(fake_resident(range), MIB(14));
-	real_release = g_real.cuDevicePrimaryCtxRelease_v2;
-	g_real.cuDevicePrimaryCtxRelease_v2 = release_and_retain;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	CHECK(primary == old);
-	CHECK_BOOKS(books(0), ((books_t){ .overhead = MIB(2) }));
-	range = spilled(MIB(64));
-	CHECK_EQ(fake_resident(range), MIB(14));
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	fake_set_current(NULL);
-	check_empty();
-}
-
-/* The same, and by then the other has filled vram: too late to refuse anybody. */
-static CUresult retain_and_fill(CUcontext *context, CUdevice device)
-{
-	CUresult result = retain_meanwhile(context, device);
-	CUdeviceptr address;
-
-	fake_set_current(*context);
-	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(64)), CUDA_SUCCESS);
-	return result;
-}
-
-static void the_second_to_retain_fills_vram(void)
-{
-	CUcontext context;
-
-	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
-			 .context = MIB(3) });
-	fake_limit(0, MIB(512));
-	real_retain = g_real.cuDevicePrimaryCtxRetain;
-	g_real.cuDevicePrimaryCtxRetain = retain_and_fill;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&context, 0), CUDA_SUCCESS);
-	CHECK_EQ(books(0).overhead, MIB(3));
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	fake_set_current(NULL);
-	check_empty();
-}
-
-/*
- * A release finds the context gone and takes it off the table; another thread retains
- * it before the second look, and does not know what it costs.
- */
-static CUresult (*real_state)(CUdevice, unsigned int *, int *);
-static int n_looks;
-
-static CUresult retained_between_looks(CUdevice device, unsigned int *flags, int *active)
-{
-	CUcontext unknown;
-
-	if (++n_looks == 3) {
-		g_real.cuDevicePrimaryCtxGetState = real_state;
-		CHECK_EQ(real_retain(&primary, device), CUDA_SUCCESS);
-		CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&unknown, device), CUDA_SUCCESS);
-		CHECK_EQ(g_real.cuDevicePrimaryCtxRelease_v2(device), CUDA_SUCCESS);
-	}
-	return real_state(device, flags, active);
-}
-
-static void the_charge_stays_with_the_context(void)
-{
-	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
-			 .context = MIB(3) });
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
-	real_retain = g_real.cuDevicePrimaryCtxRetain;
-	real_state = g_real.cuDevicePrimaryCtxGetState;
-	g_real.cuDevicePrimaryCtxGetState = retained_between_looks;
-	n_looks = 0;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	CHECK_EQ(n_looks, 3);
-	CHECK_EQ(books(0).overhead, MIB(3));
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	check_empty();
-}
-
-static CUdeviceptr left_waiting;
-static CUstream left_stream;
-static bool retain_again;
-
-/*
- * Another holder allocates and frees between the start of this release and its end,
- * and releases before it: not the last, so what it leaves is for this one to drop.
- */
-static CUresult not_first_but_last(CUdevice device)
-{
-	CUdeviceptr left;
-	CUresult result;
-
-	g_real.cuDevicePrimaryCtxRelease_v2 = real_release;
-	CHECK_EQ(hook_cuMemFreeAsync(left_waiting, left_stream), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAlloc_v2(&left, MIB(1)), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(device), CUDA_SUCCESS);
-	result = real_release(device);
-	if (retain_again) {
-		primary_id++;
-		CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, device), CUDA_SUCCESS);
-	}
-	return result;
-}
-
-static void the_last_release_drops_all(bool again)
-{
-	CUdeviceptr range;
-	fake_state_t state;
-
-	start((setup_t){ .vram = MIB(16), .extra = MIB(200), .policy = EMUV_POLICY_SPILL,
-			 .card = MIB(512), .context = MIB(2) });
-	primary_id = 1;
-	retain_again = again;
-	g_real.cuCtxGetId = id_of_primary;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
-	fake_set_current(primary);
-	left_stream = new_stream();
-	left_waiting = spilled(MIB(64));
-	fake_hold(true);
-	real_release = g_real.cuDevicePrimaryCtxRelease_v2;
-	g_real.cuDevicePrimaryCtxRelease_v2 = not_first_but_last;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	if (again) {
-		/* The new context's memory has the old one's addresses. */
-		new_stream();
-		range = spilled(MIB(64));
-		fake_hold(false);
-		emuv_deferred_reap();
-		fake_state(&state);
-		CHECK_EQ(state.managed[0], MIB(64));
-		CHECK_BOOKS(books(0), ((books_t){ .managed = MIB(64), .resident = MIB(14),
-						  .overhead = MIB(2), .live = 1 }));
-		CHECK_EQ(hook_cuMemFree_v2(range), CUDA_SUCCESS);
-		CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	}
-	fake_hold(false);
-	fake_set_current(NULL);
-	emuv_deferred_reap();
-	check_empty();
-}
-
-static CUdeviceptr not_freed;
-
-static CUresult refuse(CUdeviceptr address)
-{
-	(void)address;
-	return CUDA_ERROR_INVALID_VALUE;
-}
-
-/* Before the context goes, another thread's free in it is refused. */
-static CUresult refuse_and_release(CUdevice device)
-{
-	real_free = g_real.cuMemFree_v2;
-	g_real.cuMemFree_v2 = refuse;
-	CHECK_EQ(hook_cuMemFree_v2(not_freed), CUDA_ERROR_INVALID_VALUE);
-	g_real.cuMemFree_v2 = real_free;
-	return real_release(device);
-}
-
-static void a_refused_free_keeps_its_age(void)
-{
-	CUcontext context;
-
-	start((setup_t){ .vram = MIB(16), .policy = EMUV_POLICY_CAP, .card = MIB(512) });
-	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&context, 0), CUDA_SUCCESS);
-	fake_set_current(context);
-	CHECK_EQ(hook_cuMemAlloc_v2(&not_freed, MIB(1)), CUDA_SUCCESS);
-	real_release = g_real.cuDevicePrimaryCtxRelease_v2;
-	g_real.cuDevicePrimaryCtxRelease_v2 = refuse_and_release;
-	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
-	fake_set_current(NULL);
-	check_empty();
-}
-
 /* ---- start and fork ---- */
 
 static void *start_cancelled(void *argument)
@@ -676,13 +419,15 @@ static void forked_in_a_handler(void)
 	check_empty();
 }
 
+static void freed_in_another_context_both(void)
+{
+	freed_in_another_context(true);
+	freed_in_another_context(false);
+}
+
 int main(int n, char **names)
 {
-	static const struct {
-		const char *name;
-		void (*test)(void);
-	} tests[] = {
-#define TEST(name) { #name, name }
+	static const race_t races[] = {
 		TEST(heads_that_do_not_leave),
 		TEST(lowered_under_a_spill),
 		TEST(lowered_under_a_free_that_fails),
@@ -690,27 +435,13 @@ int main(int n, char **names)
 		TEST(no_hope_is_no_wait),
 		TEST(set_aside_still_counts),
 		TEST(cancelled_while_it_waits),
-		TEST(the_second_to_retain_is_first_to_enter),
-		TEST(the_second_to_retain_fills_vram),
-		TEST(the_charge_stays_with_the_context),
-		TEST(made_anew_with_the_same_handle),
-		TEST(a_refused_free_keeps_its_age),
 		TEST(cancelled_in_its_start),
 		TEST(forked_in_a_handler),
+		TEST(freed_in_another_context_both),
 	};
 
 	alarm(55);
 	emuv_message_quiet(1);
-	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-		if (n < 2 || strcmp(names[1], tests[i].name) == 0)
-			tests[i].test();
-	if (n < 2 || strcmp(names[1], "freed_in_another_context") == 0) {
-		freed_in_another_context(true);
-		freed_in_another_context(false);
-	}
-	if (n < 2 || strcmp(names[1], "the_last_release_drops_all") == 0) {
-		the_last_release_drops_all(false);
-		the_last_release_drops_all(true);
-	}
+	run_races(races, sizeof races / sizeof *races, n, names);
 	return 0;
 }
