@@ -100,7 +100,7 @@ def test_free_is_never_negative_and_unknown_without_a_limit() -> None:
     assert device(vram_bytes=10, device_bytes=60).free_bytes == 0
     assert device(device_bytes=60).free_bytes is None
     assert device(virtual_bytes=5).visible_bytes is None
-    assert row.host_bytes == 30
+    assert device(managed_bytes=40, promoted_bytes=10).host_bytes == 30
     # Read while a range was freed whose head was leaving: nothing, not less.
     assert device(managed_bytes=10, promoted_bytes=40).host_bytes == 0
     assert device(device_bytes=60, overhead_bytes=None).used_bytes == 60
