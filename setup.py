@@ -49,12 +49,12 @@ CFLAGS += shlex.split(os.environ.get("EMUV_CFLAGS", ""))
 class SharedLibrary(Extension):
     """A shared library that is no Python module: own flags, own file name.
 
-    `sources` are those of csrc/`folder` and of csrc/common; what a library does
-    not call of the latter, the linker drops.
+    `sources` are those of the folders of csrc/ and of csrc/common; what a library
+    does not call of the latter, the linker drops.
     """
 
-    def __init__(self, name: str, filename: str, folder: str) -> None:
-        parts = (Path("csrc", folder), Path("csrc/common"))
+    def __init__(self, name: str, filename: str, *folders: str) -> None:
+        parts = [Path("csrc", folder) for folder in (*folders, "common")]
         super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
         self.filename = filename
         self.includes = [f"-I{part}" for part in (*parts, Path("csrc"))]
@@ -98,8 +98,11 @@ class BuildExt(build_ext):
         # The last run's list of what the source includes: "object: source header ...".
         listed = depfile.read_text().replace("\\\n", " ") if depfile.exists() else ""
         inputs = [Path(p) for p in shlex.split(listed)[1:]]
+        # What the assembler includes by itself, the compiler does not list.
+        if source.endswith(".S"):
+            inputs += map(Path, re.findall(r'\.incbin "(.+)"', Path(source).read_text()))
         command = [*CC, *CFLAGS, *ext.includes, "-MMD", "-MF", str(depfile), "-c", source]
-        self.make(target, command, inputs or [Path(source)])
+        self.make(target, command, [*inputs, Path(source)])
         return target
 
     def make(self, target: Path, command: list[str], inputs: list[Path]) -> None:
@@ -122,7 +125,13 @@ setup(
     cffi_modules=["emuv_shim/_native_build.py:ffibuilder"],
     ext_modules=[
         SharedLibrary("emuv_shim._lib.libemuv", "emuv_shim/_lib/libemuv.so", "shim"),
-        SharedLibrary("emuv_shim._lib.sim.libcuda", "emuv_shim/_lib/sim/libcuda.so.1", "sim"),
+        SharedLibrary(
+            "emuv_shim._lib.sim.libcuda",
+            "emuv_shim/_lib/sim/libcuda.so.1",
+            "sim",
+            "sim/ptx",
+            "sim/kernel",
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

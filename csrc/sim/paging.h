@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Paging and its price: which 2 MiB blocks move, why, and what a card would have
+ * taken for it.
+ *
+ * Counts are facts about a program and a policy.  Times are a model's, from a profile
+ * (profiles/ *.ini, each number with its source), on a clock of their own.
+ */
+#ifndef EMUV_SIM_PAGING_H
+#define EMUV_SIM_PAGING_H
+
+#include "sim.h"
+
+/* Why bytes crossed the link. */
+typedef enum {
+	SIM_CAUSE_FAULT, SIM_CAUSE_PREFETCH, SIM_CAUSE_EVICTION, SIM_CAUSE_REMOTE,
+	SIM_CAUSE_COPY, SIM_CAUSE_HOST, /* a host access through a driver call */
+	SIM_CAUSES,
+} sim_cause_t;
+
+/* What one piece of work cost; sums, no order within it. */
+typedef struct {
+	CUdevice device;
+	uint64_t to_device[SIM_CAUSES], to_host[SIM_CAUSES]; /* bytes over the link */
+	uint64_t faults, fault_batches, evictions;
+	uint64_t vram_bytes;    /* read and written in the card's own memory */
+	uint64_t instructions;  /* of kernels, by thread */
+	bool kernel;
+} sim_cost_t;
+
+/*
+ * The moment at which work that may start at `start` (virtual ns) and costs `cost` is
+ * done.  Books the link and the card for it.  sim_lock held.
+ */
+uint64_t sim_clock_run(const sim_cost_t *cost, uint64_t start);
+/* The virtual moment of a host call: at least what every earlier answer said. */
+uint64_t sim_clock_now(void);
+/* EMUV_SIM_CLOCK=virtual: cuEventElapsedTime answers virtual times. */
+extern bool sim_clock_events;
+
+/*
+ * Kernels.  sim_paging_tracks: should this launch run tracked code?  (EMUV_SIM_TRACK:
+ * 0 never, 1 always; else where statistics are asked for or managed memory exists.)
+ * begin and end bracket a launch; between them, sim_paging_access is the slow path of
+ * an access to the arena.  Several worker threads of one launch may be in it at once.
+ */
+bool sim_paging_tracks(CUdevice device);
+typedef struct sim_paging sim_paging_t;
+sim_paging_t *sim_paging_begin(sim_context_t *context, const char *kernel); /* takes sim_lock */
+const uint8_t *sim_paging_table(const sim_paging_t *paging);
+/*
+ * Takes sim_lock.  May the kernel do that?  Sees to faults and eviction, marks the block
+ * touched and grants rights in the table.  CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS
+ * (outside every live range, or without access), CUDA_ERROR_OUT_OF_MEMORY.
+ * A remote block gets no right: each access comes here and counts its bytes.
+ */
+CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t bytes, uint32_t rights);
+/* Takes sim_lock.  Adds what the launch cost to *cost; rights go. */
+void sim_paging_end(sim_paging_t *paging, sim_cost_t *cost);
+
+/* ---- the arena: space.c ---- */
+#define SIM_ARENA_BYTES ((uint64_t)4 << 40)
+#define SIM_ARENA_BLOCKS (SIM_ARENA_BYTES / SIM_BLOCK_BYTES)
+extern uintptr_t sim_arena_base; /* 0 before cuInit; a multiple of SIM_ARENA_BYTES */
+/* sim_lock held.  False: the address space is not to be had (ulimit -v). */
+bool sim_arena_init(void);
+/*
+ * sim_lock held.  A stretch of the arena, aligned to `align` (a power of two >= 2 MiB),
+ * not mapped (PROT_NONE).  `hint` 0 or where it would best be.  NULL: no room.
+ */
+void *sim_arena_take(size_t bytes, size_t align, uintptr_t hint);
+void sim_arena_give(void *address, size_t bytes);
+
+#endif
