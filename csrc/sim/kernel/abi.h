@@ -161,7 +161,7 @@ typedef struct {
 	/* All threads of thread->block, one after another; the function fills in index and
 	 * linear.  NULL with EMUV_KERNEL_SYNC. */
 	void (*block)(emuv_thread_t *thread);
-	/* One thread, on a stack of its own. */
+	/* One thread, on a stack of its own.  NULL without EMUV_KERNEL_SYNC. */
 	void (*thread)(emuv_thread_t *thread);
 } emuv_kernel_t;
 

@@ -100,7 +100,7 @@ typedef struct ptx_function ptx_function_t;
 /* ---- operands and instructions ---- */
 
 typedef enum {
-	PTX_OPERAND_REGISTER,  /* reg; `component` for %v.x: 0 to 3, or -1 */
+	PTX_OPERAND_REGISTER,  /* reg; of a vector, %v.x is one of its registers and %v a VECTOR */
 	PTX_OPERAND_IMMEDIATE, /* bits; `real`: bits are those of a double, or of a float when `single` */
 	PTX_OPERAND_SYMBOL,    /* a variable or function by name, plus offset: its address */
 	PTX_OPERAND_ADDRESS,   /* [item[0] + offset]; item[0]: register, symbol or immediate */
@@ -116,7 +116,6 @@ typedef struct ptx_operand {
 	ptx_operand_kind_t kind;
 	bool negated;      /* !p, or a minus in front of a register */
 	bool real, single;
-	int component;
 	ptx_register_t *reg;
 	const char *name;
 	ptx_variable_t *variable; /* of a SYMBOL; NULL: function, or unknown */
@@ -213,6 +212,20 @@ ptx_status_t ptx_translate(const ptx_module_t *module, const ptx_function_t *ent
 void ptx_code_drop(ptx_code_t *code);
 
 /* ---- between translate.c (operands, flow) and isa.c (instructions) ---- */
+
+/*
+ * What is in scope where the C of an instruction stands:
+ *   thread        emuv_thread_t *const
+ *   parameters    const uint8_t *const: the parameter buffer (a copy, perhaps); NULL in a .func
+ *   param_window  uint64_t: the address in the arena of a copy of the parameters, for
+ *                 cvta.param and cvta.to.param; 0 where the entry has no such instruction
+ *   and what EMUV_ENTER declares, a macro of prelude.h that opens every function's body
+ *   (`const emuv_launch_t *const launch = thread->launch; …`, as its own text wants it;
+ *   unused ones must not warn).
+ * prelude.h also defines EMUV_COUNT(n): thread->instructions += n with EMUV_TRACK 1, else
+ * nothing; translate.c puts one at each basic block.  Text is `{ … }` inside a function;
+ * guards are around it already.  A called function's text may be inlined.
+ */
 
 typedef struct ptx_emit ptx_emit_t;
 
