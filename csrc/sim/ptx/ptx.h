@@ -15,6 +15,13 @@
  *                   becomes, and the section of the PTX ISA that says so
  *   prelude.h       C text in front of every generated file: what the rows of isa.def call
  *
+ * Generated code
+ *   emuv_kernel_prelude is the text in front of every generated file: abi.h and the
+ *   prelude.  In every generated function `thread` (an emuv_thread_t *) is in scope, and
+ *   its body starts with the prelude's EMUV_LOCALS: what instructions need of the launch
+ *   (arena, table, window of shared memory, parameters, carry flag), as const locals
+ *   whose names start with emuv_.
+ *
  * Memory: a module owns an arena; all that hangs from it goes with ptx_module_drop.
  */
 #ifndef EMUV_PTX_H
@@ -262,6 +269,8 @@ enum {
 	PTX_TRAIT_CROSS = 8,     /* blocks may depend on each other through it */
 	PTX_TRAIT_FLOW = 16,     /* bra, brx, call, ret, exit: translate.c's own business */
 };
+/* abi.h and prelude*.h as text, with EMUV_GENERATED defined: prelude.S. */
+extern const char emuv_kernel_prelude[];
 /* False: no such opcode in any PTX ISA (a syntax error of the text). */
 bool ptx_isa_knows(const char *opcode);
 unsigned int ptx_isa_traits(const ptx_instruction_t *instruction);
