@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "paging.h"
 
 sim_device_t sim_devices[SIM_MAX_DEVICES];
 int sim_device_count;
@@ -51,6 +52,11 @@ CUresult sim_devices_init(void)
 		return sim_fail(CUDA_ERROR_NO_DEVICE,
 				"cuInit: CUDA_VISIBLE_DEVICES=\"%s\" leaves none of %d devices",
 				secure_getenv("CUDA_VISIBLE_DEVICES"), sim_config.devices);
+	if (!sim_arena_init()) {
+		sim_say("error: cuInit: the simulated GPU needs 16 GiB of address space in one "
+			"piece; raise the limit (ulimit -v unlimited)");
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
 	for (int i = 0; i < sim_device_count; i++) {
 		sim_devices[i].physical = visible[i];
 		sim_devices[i].card_bytes = sim_config.card_bytes;

@@ -2,7 +2,8 @@
 /*
  * The simulated GPU's memory side, internal: what its files say to each other.
  *
- *   space.c    where bytes come from: the operating system, in 2 MiB pieces
+ *   arena.c    the address space that kernels reach, in 2 MiB blocks (paging.h)
+ *   space.c    pieces of it for the small
  *   range.c    address -> range
  *   memory.c   the card's account; cuMemAlloc and its kin; what a context owns
  *   host.c     pinned and registered host memory
@@ -14,7 +15,8 @@
  *   box.c      copies in two and three dimensions; copy2d.c: the calls that make them
  *   pointer.c  pointer attributes, IPC
  *
- * Everything here wants sim_lock held, but for sim_map and sim_unmap.
+ * Everything here wants sim_lock held, but for sim_map and sim_unmap, which do with and
+ * without it.
  */
 #ifndef EMUV_SIM_MEMORY_H
 #define EMUV_SIM_MEMORY_H
@@ -37,11 +39,13 @@ static inline size_t sim_round_up(size_t bytes, size_t to)
 	return (bytes + to - 1) / to * to;
 }
 
+/* ---- arena.c ---- */
+/* Bytes of the arena, aligned to 2 MiB, that cost nothing until touched, or NULL. */
+void *sim_map(size_t bytes);
+void sim_unmap(void *address, size_t bytes); /* of a mapping outside the arena, too */
+
 /* ---- space.c ---- */
 typedef struct sim_space sim_space_t;
-/* A mapping aligned to 2 MiB that costs nothing until touched, or NULL. */
-void *sim_map(size_t bytes);
-void sim_unmap(void *address, size_t bytes);
 /*
  * Bytes of device memory: small ones from a slab (*space says which), large ones a
  * mapping of their own (*space is NULL).  NULL: the operating system has none.

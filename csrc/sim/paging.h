@@ -58,17 +58,19 @@ CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t byte
 /* Takes sim_lock.  Adds what the launch cost to *cost; rights go. */
 void sim_paging_end(sim_paging_t *paging, sim_cost_t *cost);
 
-/* ---- the arena: space.c ---- */
-#define SIM_ARENA_BYTES ((uint64_t)4 << 40)
-#define SIM_ARENA_BLOCKS (SIM_ARENA_BYTES / SIM_BLOCK_BYTES)
-extern uintptr_t sim_arena_base; /* 0 before cuInit; a multiple of SIM_ARENA_BYTES */
-/* sim_lock held.  False: the address space is not to be had (ulimit -v). */
+/* ---- the arena: arena.c; with or without sim_lock ---- */
+#define SIM_ARENA_BYTES ((uint64_t)4 << 40) /* at most: less where address space is limited */
+extern uintptr_t sim_arena_base; /* 0 before cuInit; a multiple of sim_arena_bytes */
+extern uint64_t sim_arena_bytes; /* a power of two */
+/* At cuInit.  False: the address space is not to be had (ulimit -v). */
 bool sim_arena_init(void);
+bool sim_arena_holds(uintptr_t address);
 /*
- * sim_lock held.  A stretch of the arena, aligned to `align` (a power of two >= 2 MiB),
- * not mapped (PROT_NONE).  `hint` 0 or where it would best be.  NULL: no room.
+ * A stretch of the arena, aligned to `align` (a power of two >= 2 MiB), not accessible
+ * (PROT_NONE).  `hint` 0 or where it would best be.  NULL: no room.
  */
 void *sim_arena_take(size_t bytes, size_t align, uintptr_t hint);
+/* Whatever was mapped there; memory goes back, and the addresses fault from then on. */
 void sim_arena_give(void *address, size_t bytes);
 
 #endif

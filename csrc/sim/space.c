@@ -2,10 +2,8 @@
 /*
  * Where the bytes of simulated memory come from.
  *
- * A piece of 1 MiB or more is a mapping of its own, at a multiple of 2 MiB and a
- * multiple of 2 MiB long, so that neighbours can share one kernel mapping and a
- * process does not run out of those.  Smaller pieces are slots of a slab: 2 MiB of
- * equal slots, a multiple of 512 bytes each.  There are four slot sizes to each
+ * A piece of 1 MiB or more is a stretch of the arena of its own (arena.c).  Smaller
+ * pieces are slots of a slab: 2 MiB of equal slots, a multiple of 512 bytes each.  There are four slot sizes to each
  * doubling, so at most a fifth of a slot is lost.
  *
  * Invariants: a slab is in its class's list exactly while it has a free slot; at
@@ -34,35 +32,6 @@ struct sim_space {
 };
 
 static sim_space_t *partial[CLASSES];
-
-void *sim_map(size_t bytes)
-{
-	const int protection = PROT_READ | PROT_WRITE;
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	size_t size = sim_round_up(bytes, SIM_BLOCK_BYTES);
-
-	/* The kernel places mappings downwards, so after the first one this mostly aligns. */
-	char *start = mmap(NULL, size, protection, flags, -1, 0);
-	if (start == MAP_FAILED)
-		return NULL;
-	if ((uintptr_t)start % SIM_BLOCK_BYTES == 0)
-		return start;
-	munmap(start, size);
-
-	start = mmap(NULL, size + SIM_BLOCK_BYTES, protection, flags, -1, 0);
-	if (start == MAP_FAILED)
-		return NULL;
-	size_t head = -(uintptr_t)start % SIM_BLOCK_BYTES;
-	if (head)
-		munmap(start, head);
-	munmap(start + head + size, SIM_BLOCK_BYTES - head);
-	return start + head;
-}
-
-void sim_unmap(void *address, size_t bytes)
-{
-	munmap(address, sim_round_up(bytes, SIM_BLOCK_BYTES));
-}
 
 /* The class of a size below SMALL_BYTES, and its slot size. */
 static unsigned int class_of(size_t bytes, size_t *slot_bytes)
@@ -147,7 +116,7 @@ void sim_space_give(void *address, sim_space_t *slab)
 	}
 	if (slab->prev || slab->next) {
 		list_remove(slab);
-		munmap(slab->start, SIM_BLOCK_BYTES);
+		sim_unmap(slab->start, SIM_BLOCK_BYTES);
 		free(slab);
 		return;
 	}

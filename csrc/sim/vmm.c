@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "memory.h"
+#include "paging.h"
 
 #define GRANULARITY SIM_BLOCK_BYTES
 #define FILE_BYTES ((off_t)1 << 62)
@@ -208,27 +209,6 @@ SIM_API(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *prop,
 
 /* ---- reservations ---- */
 
-/* Address space of `bytes` at a multiple of `alignment`, at `hint` where that is free. */
-static void *reserve(size_t bytes, size_t alignment, uintptr_t hint)
-{
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	if (hint && hint % alignment == 0) {
-		void *start = mmap((void *)hint, bytes, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
-		if (start == (void *)hint)
-			return start;
-		if (start != MAP_FAILED)
-			munmap(start, bytes);
-	}
-	char *start = mmap(NULL, bytes + alignment, PROT_NONE, flags, -1, 0);
-	if (start == MAP_FAILED)
-		return NULL;
-	size_t head = -(uintptr_t)start & (alignment - 1);
-	if (head)
-		munmap(start, head);
-	munmap(start + head + bytes, alignment - head);
-	return start + head;
-}
-
 SIM_API(cuMemAddressReserve, CUdeviceptr *address, size_t bytes, size_t alignment, CUdeviceptr hint,
 	unsigned long long flags)
 {
@@ -240,14 +220,14 @@ SIM_API(cuMemAddressReserve, CUdeviceptr *address, size_t bytes, size_t alignmen
 		alignment = GRANULARITY;
 	if (bytes > SIM_MAX_BYTES || alignment > SIM_MAX_BYTES)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	void *start = reserve(bytes, alignment, (uintptr_t)hint);
+	void *start = sim_arena_take(bytes, alignment, (uintptr_t)hint);
 	if (!start)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	sim_lock_take();
 	sim_range_t *range = sim_range_add(SIM_RANGE_RESERVED, (uintptr_t)start, bytes);
 	sim_lock_drop();
 	if (!range) {
-		munmap(start, bytes);
+		sim_arena_give(start, bytes);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	*address = (uintptr_t)start;
@@ -269,7 +249,7 @@ SIM_API(cuMemAddressFree, CUdeviceptr address, size_t bytes)
 	if (!may)
 		return sim_fail(CUDA_ERROR_INVALID_VALUE, "cuMemAddressFree: 0x%llx + %zu is no "
 				"reservation, or has mappings", (unsigned long long)address, bytes);
-	munmap((void *)(uintptr_t)address, bytes);
+	sim_arena_give((void *)(uintptr_t)address, bytes);
 	return CUDA_SUCCESS;
 }
 
