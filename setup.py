@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Builds emuV's three native artefacts, each from one row below.
+"""Builds emuV's native artefacts, each from one row below.
 
     emuv_shim/_native.abi3.so      cffi module: what Python reads and writes segments with
     emuv_shim/_lib/libemuv.so      the interposer, preloaded into CUDA programs
     emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
+    emuv_shim/_lib/sim/libnvidia-ml.so.1  its NVML
 
-The last two are plain shared libraries: no Python headers, no libpython, every
+All but the first are plain shared libraries: no Python headers, no libpython, every
 symbol defined.  Their objects are rebuilt when the source, a header or `.def`
 that it includes (the compiler writes them down), or the command itself changed;
 a library is replaced by rename, so that programs that have it mapped live on.
@@ -37,9 +38,10 @@ CFLAGS += ["-fno-strict-aliasing"]
 # Bound at load (-z now): no hook ever enters the dynamic linker to find a symbol.
 # -Bsymbolic: each library calls itself, whatever is preloaded in front of it.
 LDFLAGS = """
-    -shared -pthread -Wl,-soname,libcuda.so.1 -Wl,-Bsymbolic -Wl,-z,defs -Wl,-z,now
+    -shared -pthread -Wl,-Bsymbolic -Wl,-z,defs -Wl,-z,now
     -Wl,-z,relro -Wl,--as-needed -Wl,--gc-sections
 """.split()
+DRIVER = "libcuda.so.1"
 if sanitize := os.environ.get("EMUV_SANITIZE"):
     CFLAGS += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer"]
     LDFLAGS += [f"-fsanitize={sanitize}"]
@@ -53,10 +55,11 @@ class SharedLibrary(Extension):
     does not call of the latter, the linker drops.
     """
 
-    def __init__(self, name: str, filename: str, *folders: str) -> None:
+    def __init__(self, name: str, filename: str, soname: str, *folders: str) -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
         super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
         self.filename = filename
+        self.soname = soname
         self.includes = [f"-I{part}" for part in (*parts, Path("csrc"))]
 
 
@@ -87,7 +90,8 @@ class BuildExt(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(ext, source, made), ext.sources))
         library = made / Path(ext.filename).name
-        self.make(library, [*CC, *map(str, objects), *LDFLAGS, "-ldl", "-lm"], objects)
+        link = [*LDFLAGS, f"-Wl,-soname,{ext.soname}", "-ldl", "-lm"]
+        self.make(library, [*CC, *map(str, objects), *link], objects)
         self.copy_file(str(library), self.get_ext_fullpath(ext.name))
 
     def compile(self, ext: SharedLibrary, source: str, made: Path) -> Path:
@@ -124,13 +128,20 @@ setup(
     cmdclass={"build_ext": BuildExt},
     cffi_modules=["emuv_shim/_native_build.py:ffibuilder"],
     ext_modules=[
-        SharedLibrary("emuv_shim._lib.libemuv", "emuv_shim/_lib/libemuv.so", "shim"),
+        SharedLibrary("emuv_shim._lib.libemuv", "emuv_shim/_lib/libemuv.so", DRIVER, "shim"),
         SharedLibrary(
             "emuv_shim._lib.sim.libcuda",
             "emuv_shim/_lib/sim/libcuda.so.1",
+            DRIVER,
             "sim",
             "sim/ptx",
             "sim/kernel",
+        ),
+        SharedLibrary(
+            "emuv_shim._lib.sim.libnvidia-ml",
+            "emuv_shim/_lib/sim/libnvidia-ml.so.1",
+            "libnvidia-ml.so.1",
+            "sim/nvml",
         ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

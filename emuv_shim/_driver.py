@@ -237,7 +237,8 @@ def _ask_nvml() -> list[int]:
 
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
-        if nvml.nvmlInit_v2() != 0:
+        # emuV's own stand-in tells of simulated cards.
+        if hasattr(nvml, "emuv_sim_nvml") or nvml.nvmlInit_v2() != 0:
             return []
         count = ctypes.c_uint()
         cards = []

@@ -66,6 +66,7 @@ typedef struct {
     uint64_t prefetch_device_bytes;
     uint64_t prefetch_host_bytes;
     uint64_t uncounted_calls;
+    uint64_t pci;
     uint64_t calls[...];
     ...;
 } emuv_device_counters_t;

@@ -74,7 +74,8 @@ typedef struct {
 	uint64_t prefetch_device_bytes; /* bytes of prefetches to the device */
 	uint64_t prefetch_host_bytes;   /* bytes of prefetches to the host */
 	uint64_t uncounted_calls;       /* calls that emuV could not charge */
-	uint64_t reserved[6];
+	uint64_t pci; /* 1 + (domain << 16 | bus << 8 | slot << 3); 0 until asked */
+	uint64_t reserved[5];
 	uint64_t calls[EMUV_MAX_FUNCTIONS]; /* by index into hooks.def */
 } emuv_device_counters_t;
 
@@ -152,6 +153,7 @@ EMUV_AT(emuv_device_counters_t, advised_bytes, 112);
 EMUV_AT(emuv_device_counters_t, prefetch_device_bytes, 120);
 EMUV_AT(emuv_device_counters_t, prefetch_host_bytes, 128);
 EMUV_AT(emuv_device_counters_t, uncounted_calls, 136);
+EMUV_AT(emuv_device_counters_t, pci, 144);
 EMUV_AT(emuv_device_counters_t, calls, 192);
 _Static_assert(sizeof(emuv_device_counters_t) == 1216, "emuv_device_counters_t grew");
 _Static_assert(sizeof(emuv_segment_t) == 39968, "emuv_segment_t grew");

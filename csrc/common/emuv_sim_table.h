@@ -36,6 +36,12 @@ typedef struct {
 	CUresult (*fail)(const char *function, uint64_t n, CUresult code);
 	/* Calls of `function` so far. */
 	CUresult (*calls)(const char *function, uint64_t *count);
+	/*
+	 * Which card of the machine `device` is (CUDA_VISIBLE_DEVICES picks and orders), and
+	 * how many contexts live on it.  CUDA_ERROR_INVALID_VALUE past the last device,
+	 * before cuInit and in a forked child.
+	 */
+	CUresult (*identify)(CUdevice device, int *physical, unsigned int *contexts);
 } emuv_sim_table_t;
 
 #endif

@@ -560,10 +560,11 @@ void emuv_account_start(const emuv_config_t *config, emuv_segment_t *shared, int
 	pthread_mutex_unlock(&lock);
 }
 
-void emuv_account_card(CUdevice device, uint64_t card_bytes, bool can_spill)
+void emuv_account_card(CUdevice device, uint64_t card_bytes, uint64_t pci, bool can_spill)
 {
 	pthread_mutex_lock(&lock);
 	devices[device].counters.card_bytes = card_bytes;
+	devices[device].counters.pci = pci;
 	devices[device].counters.flags |= EMUV_DEVICE_SEEN;
 	devices[device].can_spill = can_spill;
 	publish(device);

@@ -103,7 +103,7 @@ bool emuv_account_eager(void);
 
 /* Start of a process's books; `segment` carries header and control. */
 void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices);
-void emuv_account_card(CUdevice device, uint64_t card_bytes, bool can_spill);
+void emuv_account_card(CUdevice device, uint64_t card_bytes, uint64_t pci, bool can_spill);
 /* A forked child knows nothing. */
 void emuv_account_fork_child(void);
 /* The segment in use (a private one where no file could be made). */

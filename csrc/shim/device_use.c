@@ -55,7 +55,8 @@ static bool nvml_open(nvml_t *nvml)
 	void *library = emuv_resolve_library("libnvidia-ml.so.1");
 	int (*init)(void);
 
-	if (!library)
+	/* emuV's own stand-in tells of simulated cards, and this driver's are not. */
+	if (!library || dlsym(library, "emuv_sim_nvml"))
 		return false;
 	*(void **)&init = dlsym(library, "nvmlInit_v2");
 	*(void **)&nvml->by_bus_id = dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");

@@ -162,6 +162,18 @@ static void retire_segment(void)
 		unlink(segment_path);
 }
 
+/* Where the card sits, as emuv_device_counters_t keeps it. */
+static uint64_t pci_of(CUdevice device)
+{
+	unsigned int domain, bus, slot;
+	char text[32] = "";
+
+	if (g_real.cuDeviceGetPCIBusId(text, sizeof text, device) ||
+	    sscanf(text, "%x:%x:%x", &domain, &bus, &slot) != 3)
+		return 0;
+	return 1 + ((uint64_t)domain << 16 | (bus & 0xff) << 8 | (slot & 0x1f) << 3);
+}
+
 /* By one thread, with no lock: it asks the driver. */
 static void start_books(void)
 {
@@ -182,7 +194,7 @@ static void start_books(void)
 
 		g_real.cuDeviceTotalMem_v2(&card, i);
 		g_real.cuDeviceGetAttribute(&concurrent, CONCURRENT_MANAGED_ACCESS, i);
-		emuv_account_card(i, card, concurrent);
+		emuv_account_card(i, card, pci_of(i), concurrent);
 		if (config.control.budget[i].vram_bytes != EMUV_UNLIMITED &&
 		    config.control.budget[i].vram_bytes > card)
 			emuv_say("device %d: vram %s is more than the card's %s: the card is the limit",

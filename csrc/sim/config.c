@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "identity.h"
 #include "internal.h"
 
 sim_config_t sim_config;
@@ -109,7 +110,8 @@ void sim_configure(void)
 	const char *report = secure_getenv("EMUV_SIM_REPORT");
 
 	sim_config.verbose = verbose && *verbose && strcmp(verbose, "0") != 0;
-	sim_config.card_bytes = setting("EMUV_SIM_VRAM", 8ULL << 30, 1 << 20, 1ULL << 44,
+	sim_config.card_bytes = setting("EMUV_SIM_VRAM", SIM_CARD_BYTES, SIM_CARD_BYTES_LEAST,
+					SIM_CARD_BYTES_MOST,
 					"a number of bytes from 1048576 (1 MiB) to 17592186044416 "
 					"(16 TiB), in digits only");
 	sim_config.devices = (int)setting("EMUV_SIM_DEVICES", 1, 1, SIM_MAX_DEVICES,

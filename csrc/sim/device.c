@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "identity.h"
 #include "internal.h"
 #include "paging.h"
 
@@ -19,23 +20,12 @@ int sim_device_count;
 
 void sim_device_uuid(int physical, unsigned char uuid[16])
 {
-	/* The index comes first, so that short prefixes tell cards apart. */
-	static const unsigned char rest[16] = { 0,    0xe3, 0x4d, 0x75, 0x56, 0x73, 0x41, 0x6d,
-						0x8a, 0x1c, 0x0d, 0x2f, 0x5b, 0x97, 0x64, 0xc8 };
-
-	memcpy(uuid, rest, 16);
-	uuid[0] = (unsigned char)(0x10 * (physical & 15) + (physical & 15));
+	sim_identity_uuid(physical, uuid);
 }
 
 void sim_device_uuid_text(int physical, char text[48])
 {
-	unsigned char u[16];
-
-	sim_device_uuid(physical, u);
-	snprintf(text, 48,
-		 "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
-		 u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-		 u[14], u[15]);
+	sim_identity_uuid_text(physical, text);
 }
 
 CUresult sim_devices_init(void)
@@ -90,7 +80,7 @@ SIM_API(cuDeviceGetName, char *name, int length, CUdevice device)
 	if (!name || length <= 0)
 		return CUDA_ERROR_INVALID_VALUE;
 	SIM_DEVICE_CHECK(cuDeviceGetName, device);
-	snprintf(name, (size_t)length, "emuV simulated GPU");
+	snprintf(name, (size_t)length, SIM_CARD_NAME);
 	return CUDA_SUCCESS;
 }
 
@@ -203,7 +193,7 @@ SIM_API(cuDeviceGetProperties, CUdevprop *properties, CUdevice device)
 
 static void bus_id(const sim_device_t *device, char text[16])
 {
-	snprintf(text, 16, "0000:%02X:00.0", (unsigned int)(1 + device->physical) & 0xff);
+	snprintf(text, 16, "0000:%02X:00.0", SIM_CARD_BUS(device->physical));
 }
 
 SIM_API(cuDeviceGetPCIBusId, char *text, int length, CUdevice device)
@@ -223,22 +213,13 @@ SIM_API(cuDeviceGetPCIBusId, char *text, int length, CUdevice device)
 
 SIM_API(cuDeviceGetByPCIBusId, CUdevice *device, const char *text)
 {
-	unsigned int domain = 0, bus, slot, function = 0;
-	int used = 0;
+	unsigned int at[4];
 
 	SIM_ENTER(cuDeviceGetByPCIBusId);
-	if (!device || !text)
-		return CUDA_ERROR_INVALID_VALUE;
-	/* domain:bus:device.function, domain:bus:device, bus:device.function */
-	if (sscanf(text, "%x:%x:%x.%x%n", &domain, &bus, &slot, &function, &used) < 4 &&
-	    (function = 0, sscanf(text, "%x:%x:%x%n", &domain, &bus, &slot, &used) < 3) &&
-	    (domain = 0, sscanf(text, "%x:%x.%x%n", &bus, &slot, &function, &used) < 3))
-		return CUDA_ERROR_INVALID_VALUE;
-	if (text[used])
+	if (!device || !text || sim_identity_pci(text, at) != 0)
 		return CUDA_ERROR_INVALID_VALUE;
 	for (int i = 0; i < sim_device_count; i++) {
-		if (domain || slot || function ||
-		    bus != (unsigned int)(1 + sim_devices[i].physical))
+		if (at[0] || at[1] != SIM_CARD_BUS(sim_devices[i].physical) || at[2] || at[3])
 			continue;
 		*device = i;
 		return CUDA_SUCCESS;

@@ -66,6 +66,34 @@ static CUresult calls(const char *function, uint64_t *count)
 	return CUDA_SUCCESS;
 }
 
+typedef struct {
+	CUdevice device;
+	unsigned int count;
+} contexts_t;
+
+static void count_context(void *object, void *argument)
+{
+	const sim_context_t *context = object;
+	contexts_t *contexts = argument;
+
+	if (context->device == contexts->device && context->alive)
+		contexts->count++;
+}
+
+static CUresult identify(CUdevice device, int *physical, unsigned int *contexts)
+{
+	contexts_t found = { device, 0 };
+
+	if (sim_forked() || !valid(device) || !physical || !contexts)
+		return CUDA_ERROR_INVALID_VALUE;
+	sim_lock_take();
+	*physical = sim_devices[device].physical;
+	sim_object_each(SIM_CONTEXT, count_context, &found);
+	sim_lock_drop();
+	*contexts = found.count;
+	return CUDA_SUCCESS;
+}
+
 static const emuv_sim_table_t table = {
 	.size = sizeof(table),
 	.device_used = device_used,
@@ -74,6 +102,7 @@ static const emuv_sim_table_t table = {
 	.hold_stream = hold_stream,
 	.fail = fail,
 	.calls = calls,
+	.identify = identify,
 };
 
 SIM_API(cuGetExportTable, const void **answer, const CUuuid *uuid)

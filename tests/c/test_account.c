@@ -27,8 +27,8 @@ static void open_books(uint64_t vram, uint64_t extra, uint32_t policy, emuv_segm
 	if (segment)
 		segment->control = config.control;
 	emuv_account_start(&config, segment, 2);
-	emuv_account_card(0, MIB(256), true);
-	emuv_account_card(1, MIB(256), true);
+	emuv_account_card(0, MIB(256), 0, true);
+	emuv_account_card(1, MIB(256), 0, true);
 }
 
 static emuv_entry_t memory(uint64_t key)

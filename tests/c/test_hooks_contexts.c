@@ -123,7 +123,7 @@ static void devices_that_cannot_spill(void)
 	CUcontext context;
 
 	start_spill();
-	emuv_account_card(0, MIB(256), false);
+	emuv_account_card(0, MIB(256), 0, false);
 	context = new_context(0);
 	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(129)), CUDA_ERROR_OUT_OF_MEMORY);
 	CHECK_EQ(hook_cuMemGetInfo_v2(&free_bytes, &total), CUDA_SUCCESS);

@@ -261,7 +261,7 @@ static void card_full(void)
 
 	start((setup_t){ .vram = MIB(128), .extra = MIB(64), .policy = EMUV_POLICY_SPILL,
 			 .card = MIB(40) });
-	emuv_account_card(0, MIB(256), true); /* others hold the rest of it */
+	emuv_account_card(0, MIB(256), 0, true); /* others hold the rest of it */
 	context = new_context(0);
 	CHECK_EQ(hook_cuMemAlloc_v2(&a, MIB(30)), CUDA_SUCCESS);
 	CHECK_EQ(hook_cuMemAlloc_v2(&b, MIB(30)), CUDA_SUCCESS);

@@ -19,6 +19,7 @@ ARTEFACTS = {
     "emuv_shim/_native.abi3.so",
     "emuv_shim/_lib/libemuv.so",
     "emuv_shim/_lib/sim/libcuda.so.1",
+    "emuv_shim/_lib/sim/libnvidia-ml.so.1",
 }
 PLAIN = sorted(ARTEFACTS - {"emuv_shim/_native.abi3.so"})
 BUILD_LIMIT_S = 240
@@ -98,7 +99,7 @@ def test_sdist_has_all_that_contributors_need(unpacked: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_wheel_holds_the_three_artefacts(wheel: Path) -> None:
+def test_wheel_holds_the_artefacts(wheel: Path) -> None:
     assert re.fullmatch(r"emuv-[\d.]+-cp310-abi3-linux_\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -116,7 +117,8 @@ def test_wheel_holds_the_three_artefacts(wheel: Path) -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_libraries_are_sound(installed: Path, name: str) -> None:
     dynamic = tool("readelf", "-dW", installed / name)
-    assert "soname: [libcuda.so.1]" in dynamic
+    soname = "libcuda.so.1" if name.endswith("libemuv.so") else Path(name).name
+    assert f"soname: [{soname}]" in dynamic
     assert "SYMBOLIC" in dynamic
     assert not re.search(r"\((?:RPATH|RUNPATH|TEXTREL)\)", dynamic)
     needed = set(re.findall(r"\(NEEDED\).*\[(\S+)\]", dynamic))
@@ -127,13 +129,13 @@ def test_plain_libraries_are_sound(installed: Path, name: str) -> None:
     assert strong
     assert [s for s in strong if "@GLIBC_" not in s] == []
     # Preloaded into other people's processes: no executable stack, nothing but
-    # driver functions and dlopen visible.
+    # functions of the driver or NVML, and dlopen, visible.
     stack = re.search(r"GNU_STACK.*\s(R\w+)\s", tool("readelf", "-lW", installed / name))
     assert stack is not None
     assert "E" not in stack[1]
     defined = tool("nm", "-D", "--defined-only", "--format=posix", installed / name)
     visible = {line.split()[0].split("@")[0] for line in defined.splitlines()}
-    assert [s for s in visible if not re.fullmatch(r"cu[A-Z]\w*|dlopen|emuv_\w+", s)] == []
+    assert [s for s in visible if not re.fullmatch(r"(?:cu|nvml)[A-Z]\w*|dlopen|emuv_\w+", s)] == []
 
 
 @pytest.mark.slow

@@ -76,11 +76,11 @@ def members(struct: c_ast.Struct, prefix: str = "") -> list[str]:
     return names
 
 
-def expressions(tree: c_ast.FileAST, text: str) -> list[str]:
-    """C expressions whose values both headers must agree on."""
+def expressions(tree: c_ast.FileAST, text: str, prefix: str = "cu") -> list[str]:
+    """C expressions whose values both headers must agree on; names start with `prefix`."""
     found = []
     for node in tree.ext:
-        if not isinstance(node, c_ast.Typedef) or not node.name.lower().startswith("cu"):
+        if not isinstance(node, c_ast.Typedef) or not node.name.lower().startswith(prefix):
             continue
         inner = getattr(node.type, "type", None)
         if isinstance(inner, c_ast.Enum) and inner.values:
@@ -90,7 +90,7 @@ def expressions(tree: c_ast.FileAST, text: str) -> list[str]:
             for member in members(inner):
                 found.append(f"offsetof({node.name}, {member})")
                 found.append(f"sizeof((({node.name} *)0)->{member})")
-    return found + re.findall(r"^#define (CU\w+) ", text, re.M)
+    return found + re.findall(rf"^#define ({prefix.upper()}\w+) ", text, re.M)
 
 
 def opaque(tree: c_ast.FileAST) -> set[str]:

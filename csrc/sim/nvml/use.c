@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who uses a simulated card.
+ *
+ * A simulated card lives in the process that uses it.  A process that has the simulated
+ * driver therefore sees its own card, by the driver's own table, and nobody else on it.
+ * Any other process (a monitor in another terminal) is shown what the segments of
+ * emuV's programs say, as if they shared one card: a segment goes with its process, so
+ * the dead are not listed.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "emuv_segment_file.h"
+#include "emuv_sim_table.h"
+#include "nvml_sim.h"
+#include "sim/identity.h"
+
+static bool add(nvml_use_t *use, pid_t pid, uint64_t bytes)
+{
+	nvml_user_t *more = realloc(use->user, (use->count + 1) * sizeof(*more));
+
+	if (!more)
+		return false;
+	use->user = more;
+	more[use->count++] = (nvml_user_t){ pid, bytes };
+	use->used += bytes;
+	return true;
+}
+
+void nvml_sim_use_drop(nvml_use_t *use)
+{
+	free(use->user);
+	use->user = NULL;
+}
+
+/* ---- this process ---- */
+
+static int is_driver(struct dl_phdr_info *info, size_t size, void *found)
+{
+	const char *base = strrchr(info->dlpi_name, '/');
+
+	(void)size;
+	base = base ? base + 1 : info->dlpi_name;
+	if (strncmp(base, "libcuda.so", 10) == 0)
+		*(bool *)found = true;
+	return 0;
+}
+
+/*
+ * The table of the simulated driver, NULL where this process has none loaded.  Where a
+ * driver is loaded, libcuda.so.1 is it, or emuV in front of it: nothing gets loaded,
+ * or started, by this.
+ */
+static const emuv_sim_table_t *table_of_process(void)
+{
+	static const CUuuid id = { EMUV_SIM_TABLE_UUID_BYTES };
+	CUresult (*get)(const void **, const CUuuid *);
+	const void *table = NULL;
+	bool loaded = false;
+	void *library;
+
+	dl_iterate_phdr(is_driver, &loaded);
+	library = loaded ? dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD) : NULL;
+	if (!library)
+		return NULL;
+	*(void **)&get = dlsym(library, "cuGetExportTable");
+	if (!get || get(&table, &id) != CUDA_SUCCESS)
+		table = NULL;
+	dlclose(library);
+	if (table && ((const emuv_sim_table_t *)table)->size <=
+			     offsetof(emuv_sim_table_t, identify))
+		return NULL; /* an older one */
+	return table;
+}
+
+/* True: this process has initialised the simulated driver; *enough: memory sufficed. */
+static bool use_of_process(int index, nvml_use_t *use, bool *enough)
+{
+	const emuv_sim_table_t *table = table_of_process();
+	unsigned int contexts;
+	int physical;
+
+	if (!table || table->identify(0, &physical, &contexts) != CUDA_SUCCESS)
+		return false;
+	for (CUdevice device = 0; table->identify(device, &physical, &contexts) == CUDA_SUCCESS;
+	     device++) {
+		uint64_t bytes = 0;
+
+		if (physical != index || table->device_used(device, &bytes) != CUDA_SUCCESS ||
+		    (!contexts && !bytes))
+			continue;
+		*enough = add(use, getpid(), bytes);
+	}
+	return true;
+}
+
+/* ---- the programs under emuV ---- */
+
+static uint64_t at_most(uint64_t bytes, uint64_t most)
+{
+	return bytes < most ? bytes : most;
+}
+
+static bool use_of_segment(const emuv_segment_t *segment, int index, nvml_use_t *use)
+{
+	for (uint32_t i = 0; i < segment->n_devices; i++) {
+		const emuv_device_counters_t *device = &segment->device[i];
+		uint64_t card = at_most(device->card_bytes, SIM_CARD_BYTES_MOST), bytes;
+		uint64_t physical = ((device->pci - 1) >> 8 & 0xff) - 1;
+
+		if (!device->pci || physical >= SIM_MAX_DEVICES)
+			continue;
+		if (physical + 1 > use->cards)
+			use->cards = (unsigned int)physical + 1;
+		if ((int)physical != index)
+			continue;
+		if (card > use->card_bytes)
+			use->card_bytes = card;
+		bytes = at_most(at_most(device->device_bytes, card) +
+					at_most(device->resident_bytes, card) +
+					at_most(device->overhead_bytes, card),
+				card);
+		/* Its context has been made, or something is there without one. */
+		if ((device->flags & EMUV_DEVICE_OVERHEAD_KNOWN || bytes) &&
+		    !add(use, segment->pid, bytes))
+			return false;
+	}
+	return true;
+}
+
+/* What cannot be read, and whatever ended meanwhile, is passed over. */
+static bool use_of_file(const char *path, emuv_segment_t *copy, int index, nvml_use_t *use)
+{
+	emuv_segment_view_t *view;
+	int result;
+
+	if (emuv_segment_open(path, 0, &view, NULL))
+		return true;
+	result = emuv_segment_snapshot(view, copy, NULL);
+	emuv_segment_close(view);
+	/* -EAGAIN: counters of several moments, of a program that never stands still. */
+	if ((result && result != -EAGAIN) || !copy->is_sim || copy->state == EMUV_STATE_EXITED ||
+	    !emuv_segment_alive(copy))
+		return true;
+	return use_of_segment(copy, index, use);
+}
+
+static bool use_of_programs(int index, nvml_use_t *use)
+{
+	char directory[PATH_MAX], path[PATH_MAX + NAME_MAX + 2];
+	emuv_segment_t *copy;
+	struct dirent *entry;
+	bool enough = true;
+	DIR *files;
+
+	if (emuv_segment_directory(directory, sizeof(directory), 0, NULL))
+		return true;
+	files = opendir(directory);
+	copy = malloc(sizeof(*copy));
+	while (files && copy && enough && (entry = readdir(files))) {
+		size_t length = strlen(entry->d_name);
+
+		if (length < 4 || strcmp(entry->d_name + length - 4, ".seg") != 0)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+		enough = use_of_file(path, copy, index, use);
+	}
+	enough = enough && copy;
+	free(copy);
+	if (files)
+		closedir(files);
+	return enough;
+}
+
+bool nvml_sim_use(int index, nvml_use_t *use)
+{
+	bool enough = true;
+
+	*use = (nvml_use_t){ 0 };
+	if (!use_of_process(index, use, &enough))
+		enough = use_of_programs(index, use);
+	if (!enough)
+		nvml_sim_use_drop(use);
+	return enough;
+}
