@@ -18,44 +18,63 @@ typedef enum {
 	SIM_CAUSES,
 } sim_cause_t;
 
-/* What one piece of work cost; sums, no order within it. */
+/*
+ * What one piece of work cost; sums, no order within it.  Zeroed by who makes it, but
+ * for the device.
+ */
 typedef struct {
 	CUdevice device;
 	uint64_t to_device[SIM_CAUSES], to_host[SIM_CAUSES]; /* bytes over the link */
 	uint64_t faults, fault_batches, evictions;
+	uint64_t thrash;        /* blocks that came back soon after they had left */
 	uint64_t vram_bytes;    /* read and written in the card's own memory */
 	uint64_t instructions;  /* of kernels, by thread */
 	bool kernel;
+	/* paging's own: the open batch of faults, and the launch's record (stats.c). */
+	uint64_t batch, launch;
+	unsigned int batch_faults;
 } sim_cost_t;
 
 /*
  * The moment at which work that may start at `start` (virtual ns) and costs `cost` is
- * done.  Books the link and the card for it.  sim_lock held.
+ * done.  Books the link and the card for it, and the device's counters.  Once for each
+ * piece of work.  sim_lock held.
  */
 uint64_t sim_clock_run(const sim_cost_t *cost, uint64_t start);
-/* The virtual moment of a host call: at least what every earlier answer said. */
-uint64_t sim_clock_now(void);
 /* EMUV_SIM_CLOCK=virtual: cuEventElapsedTime answers virtual times. */
 extern bool sim_clock_events;
 
 /*
  * Kernels.  sim_paging_tracks: should this launch run tracked code?  (EMUV_SIM_TRACK:
- * 0 never, 1 always; else where statistics are asked for or managed memory exists.)
- * begin and end bracket a launch; between them, sim_paging_access is the slow path of
- * an access to the arena.  Several worker threads of one launch may be in it at once.
+ * 0 never, 1 always; else where statistics or virtual times are asked for, or managed
+ * memory exists.)  begin and end bracket a launch; between them, sim_paging_access is
+ * the slow path of an access.  Several worker threads of one launch may be in it at once.
  */
 bool sim_paging_tracks(CUdevice device);
+typedef struct {
+	const char *kernel;
+	uint32_t grid[3], block[3];
+	bool computed; /* false: its memory is touched, and nothing computed */
+} sim_launch_info_t;
 typedef struct sim_paging sim_paging_t;
-sim_paging_t *sim_paging_begin(sim_context_t *context, const char *kernel); /* takes sim_lock */
+/* Takes sim_lock.  NULL: no memory. */
+sim_paging_t *sim_paging_begin(sim_context_t *context, const sim_launch_info_t *info);
 const uint8_t *sim_paging_table(const sim_paging_t *paging);
+/* Windows and local memory, the engine's own: all rights there, and nothing is counted. */
+void sim_paging_own(sim_paging_t *paging, uint64_t address, uint64_t bytes);
 /*
- * Takes sim_lock.  May the kernel do that?  Sees to faults and eviction, marks the block
- * touched and grants rights in the table.  CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS
- * (outside every live range, or without access), CUDA_ERROR_OUT_OF_MEMORY.
- * A remote block gets no right: each access comes here and counts its bytes.
+ * Takes sim_lock, but for remote blocks.  May the kernel do that?  Sees to faults and
+ * eviction, marks the block touched and grants rights in the table.  CUDA_SUCCESS,
+ * CUDA_ERROR_ILLEGAL_ADDRESS (outside every live range, or without access),
+ * CUDA_ERROR_OUT_OF_MEMORY.  A remote block gets no right: each access comes here, and
+ * its bytes are counted.  The address may lie outside the arena (registered host memory).
  */
 CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t bytes, uint32_t rights);
-/* Takes sim_lock.  Adds what the launch cost to *cost; rights go. */
+/*
+ * Takes sim_lock.  Adds what the launch cost to *cost; rights go.  The caller has set
+ * cost->instructions, and cost->vram_bytes to all bytes that the kernel read and wrote:
+ * those of remote blocks are taken out of it.
+ */
 void sim_paging_end(sim_paging_t *paging, sim_cost_t *cost);
 
 /* ---- the arena: arena.c; with or without sim_lock ---- */
