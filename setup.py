@@ -5,6 +5,7 @@
     emuv_shim/_lib/libemuv.so      the interposer, preloaded into CUDA programs
     emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
     emuv_shim/_lib/sim/libnvidia-ml.so.1  its NVML
+    emuv_shim/_lib/front/libcuda.so  another name for the libcuda.so.1 of a process
 
 All but the first are plain shared libraries: no Python headers, no libpython, every
 symbol defined.  Their objects are rebuilt when the source, a header or `.def`
@@ -52,14 +53,16 @@ class SharedLibrary(Extension):
     """A shared library that is no Python module: own flags, own file name.
 
     `sources` are those of the folders of csrc/ and of csrc/common; what a library
-    does not call of the latter, the linker drops.
+    does not call of the latter, the linker drops. `needs` names another row, to
+    which the library is linked although it calls nothing there.
     """
 
-    def __init__(self, name: str, filename: str, soname: str, *folders: str) -> None:
+    def __init__(self, name: str, filename: str, soname: str, *folders: str, needs: str = "") -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
         super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
         self.filename = filename
         self.soname = soname
+        self.needs = needs
         self.includes = [f"-I{part}" for part in (*parts, Path("csrc"))]
 
 
@@ -91,6 +94,13 @@ class BuildExt(build_ext):
             objects = list(pool.map(lambda source: self.compile(ext, source, made), ext.sources))
         library = made / Path(ext.filename).name
         link = [*LDFLAGS, f"-Wl,-soname,{ext.soname}", "-ldl", "-lm"]
+        if ext.needs:  # by its SONAME, whichever library bears that in the process
+            needed = next(other for other in self.extensions if other.name == ext.needs)
+            link += [
+                "-Wl,--no-as-needed",
+                str(Path(self.build_temp, needed.name, Path(needed.filename).name)),
+                "-Wl,--as-needed",
+            ]
         self.make(library, [*CC, *map(str, objects), *link], objects)
         self.copy_file(str(library), self.get_ext_fullpath(ext.name))
 
@@ -142,6 +152,13 @@ setup(
             "emuv_shim/_lib/sim/libnvidia-ml.so.1",
             "libnvidia-ml.so.1",
             "sim/nvml",
+        ),
+        SharedLibrary(
+            "emuv_shim._lib.front.name",
+            "emuv_shim/_lib/front/libcuda.so",
+            "libcuda.so",
+            "front",
+            needs="emuv_shim._lib.sim.libcuda",
         ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

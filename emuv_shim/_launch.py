@@ -343,6 +343,11 @@ def _prepend_path(directory: str, existing: str | None) -> str:
     return ":".join([directory, *others])
 
 
+def front_directory(libemuv: str) -> str:
+    """Where "libcuda.so" is another name for libcuda.so.1: beside libemuv.so."""
+    return libemuv.rpartition("/")[0] + "/front"
+
+
 def is_nested(environ: Mapping[str, str]) -> bool:
     """True where the launcher itself was started by an outer emuv-run."""
     items = re.split(r"[\s:]+", environ.get("LD_PRELOAD", ""))
@@ -378,17 +383,16 @@ def make_plan(
     visible = visible_devices(request, environ, n_cards)
     if visible is not None:
         changes.append(("CUDA_VISIBLE_DEVICES", visible))
+    search = environ.get("LD_LIBRARY_PATH")
     if machine.sim_directory is not None:
         # Programs that open the driver past libemuv.so find the simulated one too.
-        changes.append(
-            (
-                "LD_LIBRARY_PATH",
-                _prepend_path(machine.sim_directory, environ.get("LD_LIBRARY_PATH")),
-            )
-        )
+        search = _prepend_path(machine.sim_directory, search)
     if machine.preload:
         check_library_path(machine.libemuv)
+        # And those that open "libcuda.so" past its dlopen find libemuv.so (csrc/front).
+        search = _prepend_path(front_directory(machine.libemuv), search)
         changes.append(("LD_PRELOAD", preload(machine.libemuv, environ.get("LD_PRELOAD"))))
+    changes.append(("LD_LIBRARY_PATH", search))
     made = tuple((name, value) for name, value in changes if value != environ.get(name))
     which = " (simulated GPU)" if machine.sim_directory is not None else ""
     summary = f"{command_line(request.command)}: {budget.describe()}{which}"

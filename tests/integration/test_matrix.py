@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Compiler, Runner, run
+from tests.conftest import Compiler, Runner, has_gpu, run
 from tests.integration.shim_tools import MIB, OOM, Child, finish
 
 pytestmark = pytest.mark.matrix
@@ -140,6 +140,20 @@ def test_plugin_that_binds_to_its_own_libraries_first(
     libs = ("cuda",) if kind == "direct" else ()
     plugin = build(cc, kind, "-DTAKE_SHARED", libs=libs, shared=True, output="plugin")
     held_to_budget(finish([build(cc, "plugin_host"), plugin], env))
+
+
+def test_plugin_that_binds_first_to_the_short_name(
+    cc: Compiler, shim_env: ShimEnv, env: dict[str, str], libemuv: Path
+) -> None:
+    """Its dlopen is libc's own: the launcher's folder with that name leads to emuV."""
+    flags = ("-DTAKE_SHARED", '-DNAME="libcuda.so"')
+    plugin = build(cc, "lookup", *flags, shared=True, output="plugin")
+    host = build(cc, "plugin_host")
+    front = {"LD_LIBRARY_PATH": str(libemuv.parent / "front")}
+    held_to_budget(finish([host, plugin], {**env, **front}))
+    # AND without the folder it does not, where no real driver is installed
+    if not has_gpu():
+        assert run([host, plugin], env).returncode != 0
 
 
 @pytest.mark.parametrize("how", ["exec", "fork", "vfork", "posix"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a user installs: the sdist builds, the wheel holds three artefacts, changes rebuild."""
+"""What a user installs: the sdist builds, the wheel holds the artefacts, changes rebuild."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ ARTEFACTS = {
     "emuv_shim/_lib/libemuv.so",
     "emuv_shim/_lib/sim/libcuda.so.1",
     "emuv_shim/_lib/sim/libnvidia-ml.so.1",
+    "emuv_shim/_lib/front/libcuda.so",
 }
-PLAIN = sorted(ARTEFACTS - {"emuv_shim/_native.abi3.so"})
+PLAIN = sorted(ARTEFACTS - {"emuv_shim/_native.abi3.so", "emuv_shim/_lib/front/libcuda.so"})
 BUILD_LIMIT_S = 240
 
 
@@ -136,6 +137,18 @@ def test_plain_libraries_are_sound(installed: Path, name: str) -> None:
     defined = tool("nm", "-D", "--defined-only", "--format=posix", installed / name)
     visible = {line.split()[0].split("@")[0] for line in defined.splitlines()}
     assert [s for s in visible if not re.fullmatch(r"(?:cu|nvml)[A-Z]\w*|dlopen|emuv_\w+", s)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_short_name_is_nothing_but_a_name(installed: Path) -> None:
+    name = installed / "emuv_shim/_lib/front/libcuda.so"
+    dynamic = tool("readelf", "-dW", name)
+    assert "soname: [libcuda.so]" in dynamic
+    assert not re.search(r"\((?:RPATH|RUNPATH|TEXTREL)\)", dynamic)
+    needed = set(re.findall(r"\(NEEDED\).*\[(\S+)\]", dynamic))
+    assert needed == {"libcuda.so.1", "libc.so.6"}
+    assert tool("nm", "-D", "--defined-only", name) == ""
 
 
 @pytest.mark.slow

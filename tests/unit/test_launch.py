@@ -17,6 +17,7 @@ from emuv_shim.errors import CommandError
 
 MIB, GIB = 1 << 20, 1 << 30
 LIB = "/opt/emuv/_lib/libemuv.so"
+FRONT = "/opt/emuv/_lib/front"
 REAL = Machine(LIB, "/usr/lib/libcuda.so.1", None, "/run/user/0/emuv", "00ff")
 SIM = Machine(LIB, "/opt/emuv/_lib/sim/libcuda.so.1", "/opt/emuv/_lib/sim", "/run/u/emuv", "00ff")
 
@@ -241,6 +242,7 @@ class TestPlan:
             "EMUV_RUNTIME_DIR": "/run/user/0/emuv",
             "EMUV_KEEP": "1",
             "EMUV_QUIET": "1",
+            "LD_LIBRARY_PATH": FRONT,
             "LD_PRELOAD": LIB,
         }
 
@@ -269,12 +271,14 @@ class TestPlan:
         assert (collecting["EMUV_RUN"], collecting["EMUV_KEEP"]) == ("00ff", "1")
         assert inner["LD_PRELOAD"] == f"{LIB}:/x.so"
 
-    def test_sim_directory_leads_the_search_path_once_and_without_empty_items(self) -> None:
-        environ = {"LD_LIBRARY_PATH": f"/a::{SIM.sim_directory}:/b"}
+    def test_own_folders_lead_the_search_path_once_and_without_empty_items(self) -> None:
+        own = f"{FRONT}:{SIM.sim_directory}"
+        environ = {"LD_LIBRARY_PATH": f"/a::{SIM.sim_directory}:{FRONT}:/b"}
 
-        assert plan({}, SIM).environ({})["LD_LIBRARY_PATH"] == SIM.sim_directory
-        assert (
-            plan(environ, SIM).environ(environ)["LD_LIBRARY_PATH"] == f"{SIM.sim_directory}:/a:/b"
+        assert plan({}, SIM).environ({})["LD_LIBRARY_PATH"] == own
+        assert plan(environ, SIM).environ(environ)["LD_LIBRARY_PATH"] == f"{own}:/a:/b"
+        assert plan(environ).environ(environ)["LD_LIBRARY_PATH"] == (
+            f"{FRONT}:/a:{SIM.sim_directory}:/b"
         )
 
     def test_no_preload_where_it_would_stop_the_program(self) -> None:

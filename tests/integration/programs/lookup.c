@@ -103,10 +103,13 @@ static void as_a_runtime(void)
 }
 
 #ifdef TAKE_SHARED
+#ifndef NAME
+#define NAME "libcuda.so.1"
+#endif
 int plugin_take(void);
 int plugin_take(void)
 {
-	char *argv[] = { (char *)"plugin", (char *)"dlsym", (char *)"libcuda.so.1", NULL };
+	char *argv[] = { (char *)"plugin", (char *)"dlsym", (char *)NAME, NULL };
 	const int argc = 3;
 #else
 int main(int argc, char **argv)
