@@ -57,7 +57,9 @@ class SharedLibrary(Extension):
     which the library is linked although it calls nothing there.
     """
 
-    def __init__(self, name: str, filename: str, soname: str, *folders: str, needs: str = "") -> None:
+    def __init__(
+        self, name: str, filename: str, soname: str, *folders: str, needs: str = ""
+    ) -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
         super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
         self.filename = filename
