@@ -31,8 +31,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PTX_VERSION_MAX 94 /* .version 9.4: refuse what is newer */
-#define PTX_MODIFIERS 12
+#define PTX_VERSION_MAX 95 /* .version 9.5: refuse what is newer */
+#define PTX_MODIFIERS 16
 #define PTX_OPERANDS 8
 #define PTX_WHY_BYTES 256
 
@@ -115,7 +115,7 @@ typedef enum {
 	PTX_OPERAND_VECTOR,    /* {item, …} */
 	PTX_OPERAND_PAIR,      /* item[0]|item[1] */
 	PTX_OPERAND_LIST,      /* (item, …) of a call */
-	PTX_OPERAND_LABEL,     /* `name`, or a table of .branchtargets / .calltargets / .callprototype */
+	PTX_OPERAND_LABEL,     /* `name`: the pointer is the label's; or `table` */
 	PTX_OPERAND_SINK,      /* _ */
 } ptx_operand_kind_t;
 
@@ -127,6 +127,7 @@ typedef struct ptx_operand {
 	const char *name;
 	ptx_variable_t *variable; /* of a SYMBOL; NULL: function, or unknown */
 	ptx_function_t *function; /* of a SYMBOL */
+	const struct ptx_table *table; /* of a LABEL: .branchtargets, .calltargets, .callprototype */
 	uint64_t bits;
 	int64_t offset;
 	struct ptx_operand *item;
@@ -146,6 +147,16 @@ typedef struct ptx_instruction {
 	unsigned int line;
 } ptx_instruction_t;
 
+/* What a label in front of .branchtargets, .calltargets or .callprototype names. */
+typedef struct ptx_table {
+	struct ptx_table *next;
+	const char *name;
+	bool prototype;            /* .callprototype: */
+	ptx_variable_t *parameters, *results;
+	ptx_operand_t *target;     /* else: LABELs, or SYMBOLs that are functions */
+	unsigned int targets;
+} ptx_table_t;
+
 /* "ld.global.v4.f32": how a message names it. */
 void ptx_instruction_name(const ptx_instruction_t *instruction, char *text, size_t bytes);
 bool ptx_has(const ptx_instruction_t *instruction, const char *modifier);
@@ -164,6 +175,10 @@ struct ptx_function {
 	ptx_instruction_t *body;
 	unsigned int max_threads, required_threads; /* .maxntid, .reqntid; 0: none */
 	unsigned int min_blocks;
+	unsigned int cluster_blocks; /* .reqnctapercluster; 0: none */
+	ptx_function_t *alias; /* what it is another name of */
+	bool no_return;
+	ptx_table_t *tables;
 	unsigned int index; /* in its module: what its address is made of */
 	unsigned int line;
 };
@@ -174,6 +189,7 @@ typedef struct ptx_module {
 	ptx_function_t *functions;
 	ptx_variable_t *variables; /* .global, .const and module-scope .shared */
 	unsigned int variable_count; /* with an index */
+	unsigned int function_count;
 	struct ptx_arena *arena;
 } ptx_module_t;
 
