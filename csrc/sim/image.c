@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "image.h"
+#include "ptx/ptx.h"
 
 #define MAX_IMAGE_BYTES ((size_t)1 << 31)
 #define FATBIN_WRAPPER 0x466243b1u
@@ -90,6 +91,7 @@ void sim_image_drop(sim_image_t *image)
 	}
 	free(image->entries);
 	free(image->variables);
+	ptx_module_drop(image->ptx);
 	free(image->data);
 	free(image);
 }
@@ -304,7 +306,7 @@ static CUresult read_symbols(sim_image_t *image, const elf_t *elf, const Elf64_S
 
 /* What cuLinkComplete made: the text becomes the image. */
 static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shdr *section,
-			   char why[SIM_WHY_BYTES])
+			   bool part, char why[SIM_WHY_BYTES])
 {
 	size_t size = section->sh_size;
 	unsigned char *text = malloc(size + 1);
@@ -317,17 +319,18 @@ static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shd
 	image->data = text;
 	image->size = size;
 	image->kind = SIM_IMAGE_PTX;
-	return sim_ptx_scan(image, why);
+	return sim_image_read_ptx(image, !part, why);
 }
 
-static CUresult read_sections(sim_image_t *image, const elf_t *elf, char why[SIM_WHY_BYTES])
+static CUresult read_sections(sim_image_t *image, const elf_t *elf, bool part,
+			      char why[SIM_WHY_BYTES])
 {
 	CUresult result = CUDA_SUCCESS;
 
 	for (unsigned int i = 0; i < elf->count; i++)
 		if (elf->sections[i].sh_type == SHT_PROGBITS &&
 		    strcmp(section_name(elf, i), SIM_ELF_PTX_SECTION) == 0)
-			return unwrap_ptx(image, elf, &elf->sections[i], why);
+			return unwrap_ptx(image, elf, &elf->sections[i], part, why);
 	/* Code runs on the major version it was made for, of no older minor version. */
 	if (image->target / 10 != SIM_CC_MAJOR || image->target % 10 > SIM_CC_MINOR) {
 		snprintf(why, SIM_WHY_BYTES, "a cubin for sm_%d, on a device of sm_%d%d",
@@ -341,7 +344,7 @@ static CUresult read_sections(sim_image_t *image, const elf_t *elf, char why[SIM
 						  : result;
 }
 
-static CUresult read_cubin(sim_image_t *image, char why[SIM_WHY_BYTES])
+static CUresult read_cubin(sim_image_t *image, bool part, char why[SIM_WHY_BYTES])
 {
 	elf_t elf = { .data = image->data };
 	const Elf64_Shdr *names;
@@ -361,7 +364,7 @@ static CUresult read_cubin(sim_image_t *image, char why[SIM_WHY_BYTES])
 	image->target = (header.e_ident[EI_ABIVERSION] >= 8 ? header.e_flags >> 8
 							    : header.e_flags) & 0xff;
 	result = names->sh_type == SHT_STRTAB
-			 ? read_sections(image, &elf, why)
+			 ? read_sections(image, &elf, part, why)
 			 : fail(why, "the ELF section names are no string table");
 	free(elf.sections);
 	return result;
@@ -411,7 +414,7 @@ static bool looks_like_text(const unsigned char *data, size_t size)
 	return size > 0;
 }
 
-CUresult sim_image_read(const void *data, size_t size, sim_image_t **answer,
+CUresult sim_image_read(const void *data, size_t size, bool part, sim_image_t **answer,
 			char why[SIM_WHY_BYTES])
 {
 	sim_image_kind_t kind;
@@ -434,7 +437,7 @@ CUresult sim_image_read(const void *data, size_t size, sim_image_t **answer,
 		const void *inner;
 
 		memcpy(&inner, (const char *)data + 8, sizeof(inner));
-		return inner ? sim_image_read(inner, 0, answer, why)
+		return inner ? sim_image_read(inner, 0, part, answer, why)
 			     : fail(why, "the fat binary's wrapper is empty");
 	}
 	if (magic == FATBIN) {
@@ -465,9 +468,9 @@ CUresult sim_image_read(const void *data, size_t size, sim_image_t **answer,
 	memcpy(image->data, data, size);
 	image->data[size] = '\0';
 	if (kind == SIM_IMAGE_PTX)
-		result = sim_ptx_scan(image, why);
+		result = sim_image_read_ptx(image, !part, why);
 	else if (kind == SIM_IMAGE_CUBIN)
-		result = read_cubin(image, why);
+		result = read_cubin(image, part, why);
 	else
 		image->open = true;
 	if (result != CUDA_SUCCESS) {
@@ -478,7 +481,8 @@ CUresult sim_image_read(const void *data, size_t size, sim_image_t **answer,
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_image_read_file(const char *path, sim_image_t **image, char why[SIM_WHY_BYTES])
+CUresult sim_image_read_file(const char *path, bool part, sim_image_t **image,
+			     char why[SIM_WHY_BYTES])
 {
 	CUresult result = CUDA_ERROR_FILE_NOT_FOUND;
 	unsigned char *data = NULL;
@@ -490,7 +494,7 @@ CUresult sim_image_read_file(const char *path, sim_image_t **image, char why[SIM
 	    (size_t)size <= MAX_IMAGE_BYTES && fseek(file, 0, SEEK_SET) == 0) {
 		data = malloc((size_t)size);
 		if (data && fread(data, 1, (size_t)size, file) == (size_t)size)
-			result = sim_image_read(data, (size_t)size, image, why);
+			result = sim_image_read(data, (size_t)size, part, image, why);
 	} else if (file) {
 		result = fail(why, "the file is empty");
 	} else {

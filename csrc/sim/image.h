@@ -5,7 +5,7 @@
  *
  * An image is read once and never changes; modules, libraries and their handles share
  * it by reference.  It is one of
- *   PTX text     entries, parameters and variables are read from the text
+ *   PTX text     parsed and linked by ptx/; entries, parameters and variables from there
  *   a cubin      ELF for machine 190: symbols and .nv.info sections
  *   what cuLinkComplete of this driver made: such an ELF, with PTX text inside
  *   a fat binary its members may be compressed: `open`, every name is taken to be there
@@ -33,6 +33,7 @@ typedef struct {
 	size_t bytes, align;
 	unsigned char *initial; /* `bytes` of them; NULL: zeros */
 	bool constant, managed;
+	const struct ptx_variable *ptx; /* of PTX: has the addresses among the initial values */
 } sim_variable_t;
 
 typedef enum { SIM_IMAGE_PTX, SIM_IMAGE_CUBIN, SIM_IMAGE_FAT } sim_image_kind_t;
@@ -47,19 +48,22 @@ typedef struct {
 	unsigned int entry_count;
 	sim_variable_t *variables;
 	unsigned int variable_count;
+	struct ptx_module *ptx; /* of PTX, linked; its variables' indexes are those above */
 } sim_image_t;
 
-#define SIM_WHY_BYTES 160
+#define SIM_WHY_BYTES 256
 
 /*
  * Reads an image of `size` bytes, or of as many as its own headers say (a text: up to
  * its NUL) where size is 0.  On failure `why` says what is wrong, in words.
- * Errors: CUDA_ERROR_INVALID_IMAGE, _INVALID_PTX, _NO_BINARY_FOR_GPU, _INVALID_VALUE,
- * _OUT_OF_MEMORY.
+ * PTX is parsed, and, but for a `part` of what cuLink* puts together, linked.
+ * Errors: CUDA_ERROR_INVALID_IMAGE, _INVALID_PTX, _UNSUPPORTED_PTX_VERSION, _NOT_SUPPORTED,
+ * _NO_BINARY_FOR_GPU, _INVALID_VALUE, _OUT_OF_MEMORY.
  */
-CUresult sim_image_read(const void *data, size_t size, sim_image_t **image,
+CUresult sim_image_read(const void *data, size_t size, bool part, sim_image_t **image,
 			char why[SIM_WHY_BYTES]);
-CUresult sim_image_read_file(const char *path, sim_image_t **image, char why[SIM_WHY_BYTES]);
+CUresult sim_image_read_file(const char *path, bool part, sim_image_t **image,
+			     char why[SIM_WHY_BYTES]);
 sim_image_t *sim_image_share(sim_image_t *image);
 void sim_image_drop(sim_image_t *image);
 const sim_entry_t *sim_image_entry(const sim_image_t *image, const char *name);
@@ -69,8 +73,8 @@ const sim_variable_t *sim_image_variable(const sim_image_t *image, const char *n
 sim_entry_t *sim_image_add_entry(sim_image_t *image, const char *name, size_t length);
 sim_variable_t *sim_image_add_variable(sim_image_t *image, const char *name, size_t length);
 
-/* ptx.c: reads image->data, which is text. */
-CUresult sim_ptx_scan(sim_image_t *image, char why[SIM_WHY_BYTES]);
+/* image_ptx.c: reads image->data, which is text, or texts with a NUL between them. */
+CUresult sim_image_read_ptx(sim_image_t *image, bool link, char why[SIM_WHY_BYTES]);
 
 /*
  * The options that cuModuleLoadDataEx and its like take.  Writes `text` ("" for
@@ -101,7 +105,9 @@ typedef struct sim_module {
 	struct {
 		CUdeviceptr address; /* 0: not asked for yet */
 		uint64_t id;         /* of its range: the program may have freed it */
+		bool placed;         /* the addresses among its initial values are there */
 	} *variables;                /* by index in the image */
+	uint64_t *addresses;         /* all of them; NULL: not all were asked for yet */
 	bool of_library;        /* unloaded with it */
 } sim_module_t;
 
@@ -112,6 +118,12 @@ CUresult sim_module_function(sim_module_t *module, const char *name, sim_functio
 /* Address and size of a variable; its memory is taken at the first question. */
 CUresult sim_module_variable(sim_module_t *module, const char *name, bool managed,
 			     CUdeviceptr *address, size_t *bytes);
+
+/*
+ * The addresses of all variables, by index in the image: what a kernel is given.  Takes
+ * memory for those that have none yet.
+ */
+CUresult sim_module_addresses(sim_module_t *module, const uint64_t **addresses);
 
 /* The 16 attributes of a function: what it is, and what may be set. */
 void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim_entry_t *entry);

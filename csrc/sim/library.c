@@ -178,7 +178,7 @@ SIM_API(cuLibraryLoadData, CUlibrary *handle, const void *code, int *options, vo
 	if (!handle || !code || sim_jit_check(count, options, values) != CUDA_SUCCESS ||
 	    !options_valid(library_options, library_count))
 		return CUDA_ERROR_INVALID_VALUE;
-	result = sim_image_read(code, 0, &image, why);
+	result = sim_image_read(code, 0, false, &image, why);
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuLibraryLoadData: %s", why);
@@ -200,7 +200,7 @@ SIM_API(cuLibraryLoadFromFile, CUlibrary *handle, const char *path, int *options
 	for (unsigned int i = 0; i < library_count; i++)
 		if (library_options[i] == 1) /* of a file there is no binary to preserve */
 			return CUDA_ERROR_INVALID_VALUE;
-	result = sim_image_read_file(path, &image, why);
+	result = sim_image_read_file(path, false, &image, why);
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuLibraryLoadFromFile: %s", why);

@@ -2,9 +2,9 @@
 /*
  * cuLink*: what was added, made into one image.
  *
- * PTX is not compiled: the result is an ELF file for an NVIDIA GPU whose section
- * .emuv.ptx holds the texts one after another, as cuModuleLoadData of this driver
- * reads them.  One cubin, or one fat binary, comes out as it went in.  Anything that
+ * PTX is linked, to find what is wrong with it, and not compiled: the result is an ELF
+ * file for an NVIDIA GPU whose section .emuv.ptx holds the texts one after another, as
+ * cuModuleLoadData of this driver reads and links them again.  One cubin, or one fat binary, comes out as it went in.  Anything that
  * would need a linker (objects, libraries, several cubins) is refused.
  */
 #include <elf.h>
@@ -126,7 +126,7 @@ static CUresult add_data(CUlinkState handle, int type, void *data, size_t size, 
 		return result;
 	if (!data || !size || sim_jit_check(count, options, values) != CUDA_SUCCESS)
 		return CUDA_ERROR_INVALID_VALUE;
-	result = sim_image_read(data, size, &image, why);
+	result = sim_image_read(data, size, true, &image, why);
 	return add(handle, type, image, result, why);
 }
 
@@ -157,7 +157,7 @@ static CUresult add_file(CUlinkState handle, int type, const char *path, unsigne
 		return result;
 	if (!path || sim_jit_check(count, options, values) != CUDA_SUCCESS)
 		return CUDA_ERROR_INVALID_VALUE;
-	result = sim_image_read_file(path, &image, why);
+	result = sim_image_read_file(path, true, &image, why);
 	return add(handle, type, image, result, why);
 }
 
@@ -194,7 +194,7 @@ static CUresult wrap(link_t *state, size_t *size)
 	for (unsigned int i = 0; i < state->input_count; i++) {
 		memcpy(state->output + at, state->inputs[i]->data, state->inputs[i]->size);
 		at += state->inputs[i]->size;
-		state->output[at++] = '\n';
+		state->output[at++] = '\0';
 	}
 	memcpy(state->output + at, names, sizeof(names));
 	memcpy(header.e_ident, ELFMAG, SELFMAG);
@@ -224,16 +224,36 @@ static CUresult wrap(link_t *state, size_t *size)
 	return CUDA_SUCCESS;
 }
 
+/* Sees that the texts go together; on failure nothing is kept. */
+static CUresult try_output(link_t *state, size_t size)
+{
+	char why[SIM_WHY_BYTES];
+	sim_image_t *image;
+	CUresult result = sim_image_read(state->output, size, false, &image, why);
+
+	if (result == CUDA_SUCCESS) {
+		sim_image_drop(image);
+		return result;
+	}
+	free(state->output);
+	state->output = NULL;
+	sim_jit_answer(state->option_count, state->options, state->values, why);
+	return sim_fail(result, "cuLinkComplete: %s", why);
+}
+
 static CUresult complete(link_t *state, size_t *size)
 {
 	bool all_ptx = true;
+	CUresult result;
 
 	if (!state->input_count)
 		return CUDA_ERROR_INVALID_VALUE;
 	for (unsigned int i = 0; i < state->input_count; i++)
 		all_ptx &= state->inputs[i]->kind == SIM_IMAGE_PTX;
-	if (all_ptx)
-		return wrap(state, size);
+	if (all_ptx) {
+		result = wrap(state, size);
+		return result == CUDA_SUCCESS ? try_output(state, *size) : result;
+	}
 	if (state->input_count > 1)
 		return sim_fail(CUDA_ERROR_NOT_SUPPORTED,
 				"cuLinkComplete: the simulated GPU does not link cubins");

@@ -13,6 +13,7 @@
 #include "image.h"
 #include "internal.h"
 #include "memory.h"
+#include "ptx/ptx.h"
 
 enum {
 	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_REGISTERS = 4,
@@ -99,6 +100,7 @@ void sim_module_delete(sim_module_t *module)
 	}
 	sim_image_drop(module->image);
 	free(module->variables);
+	free(module->addresses);
 	sim_object_delete(module);
 }
 
@@ -131,40 +133,99 @@ CUresult sim_module_function(sim_module_t *module, const char *name, sim_functio
 	return CUDA_SUCCESS;
 }
 
+/* Memory for a variable that has none. */
+static CUresult take_variable(sim_module_t *module, unsigned int index)
+{
+	const sim_variable_t *variable = &module->image->variables[index];
+	size_t size = variable->bytes ? variable->bytes : 1;
+	sim_context_t *context = module->object.context;
+	sim_range_t *range;
+	CUresult result;
+
+	if (module->variables[index].address)
+		return CUDA_SUCCESS;
+	if (size > SIM_MAX_BYTES || (!variable->managed && !sim_card_room(context->device, size)))
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	result = sim_memory_new(variable->managed ? SIM_RANGE_MANAGED : SIM_RANGE_DEVICE, size,
+				context->device, &range);
+	if (result != CUDA_SUCCESS)
+		return result;
+	range->context = context;
+	if (!variable->managed)
+		sim_card_take(context->device, size);
+	/* New memory may be a reused piece: what has no initial value is zero. */
+	if (variable->initial)
+		memcpy((void *)range->start, variable->initial, variable->bytes);
+	else if (size < (1 << 20))
+		memset((void *)range->start, 0, size);
+	module->variables[index].address = range->start;
+	module->variables[index].id = range->id;
+	return CUDA_SUCCESS;
+}
+
+/* The addresses among a variable's initial values. */
+static void place_addresses(sim_module_t *module, unsigned int index)
+{
+	const ptx_variable_t *variable = module->image->variables[index].ptx;
+	char *bytes = (char *)module->variables[index].address;
+
+	for (const ptx_relocation_t *one = variable->relocations; one; one = one->next) {
+		uint64_t address = one->function ? PTX_FUNCTION_ADDRESS(one->function->index)
+						 : module->variables[one->variable->index].address;
+
+		address = (address + (uint64_t)one->addend) >> one->shift;
+		memcpy(bytes + one->offset, &address, one->bytes < 8 ? one->bytes : 8);
+	}
+	module->variables[index].placed = true;
+}
+
+/* One that holds the address of another needs memory for it; that may go on: all, then. */
+static CUresult take_all_variables(sim_module_t *module)
+{
+	unsigned int count = module->image->variable_count;
+	uint64_t *addresses = calloc(count + 1, sizeof(*addresses));
+	CUresult result = addresses ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+
+	for (unsigned int i = 0; i < count && result == CUDA_SUCCESS; i++) {
+		result = take_variable(module, i);
+		addresses[i] = module->variables[i].address;
+	}
+	/* Nobody was told where they are before this: nothing that was written is lost. */
+	for (unsigned int i = 0; i < count && result == CUDA_SUCCESS; i++)
+		if (module->image->variables[i].ptx && !module->variables[i].placed)
+			place_addresses(module, i);
+	if (result == CUDA_SUCCESS)
+		module->addresses = addresses;
+	else
+		free(addresses);
+	return result;
+}
+
+CUresult sim_module_addresses(sim_module_t *module, const uint64_t **addresses)
+{
+	CUresult result = module->addresses ? CUDA_SUCCESS : take_all_variables(module);
+
+	*addresses = module->addresses;
+	return result;
+}
+
 CUresult sim_module_variable(sim_module_t *module, const char *name, bool managed,
 			     CUdeviceptr *address, size_t *bytes)
 {
 	const sim_variable_t *variable = sim_image_variable(module->image, name);
-	sim_context_t *context = module->object.context;
 	unsigned int index;
-	sim_range_t *range;
 	CUresult result;
 
 	if (!variable || (managed && !variable->managed))
 		return sim_fail(CUDA_ERROR_NOT_FOUND, "the module has no %svariable \"%s\"",
 				managed ? "managed " : "", name);
 	index = (unsigned int)(variable - module->image->variables);
-	if (!module->variables[index].address) {
-		size_t size = variable->bytes ? variable->bytes : 1;
-
-		if (size > SIM_MAX_BYTES ||
-		    (!variable->managed && !sim_card_room(context->device, size)))
-			return CUDA_ERROR_OUT_OF_MEMORY;
-		result = sim_memory_new(variable->managed ? SIM_RANGE_MANAGED : SIM_RANGE_DEVICE,
-					size, context->device, &range);
-		if (result != CUDA_SUCCESS)
-			return result;
-		range->context = context;
-		if (!variable->managed)
-			sim_card_take(context->device, size);
-		/* New memory may be a reused piece: what has no initial value is zero. */
-		if (variable->initial)
-			memcpy((void *)range->start, variable->initial, variable->bytes);
-		else if (size < (1 << 20))
-			memset((void *)range->start, 0, size);
-		module->variables[index].address = range->start;
-		module->variables[index].id = range->id;
-	}
+	if (!module->addresses && variable->ptx && variable->ptx->relocations)
+		result = take_all_variables(module);
+	else
+		result = take_variable(module, index);
+	if (result != CUDA_SUCCESS)
+		return result;
 	if (address)
 		*address = module->variables[index].address;
 	if (bytes)
@@ -219,7 +280,7 @@ static CUresult load(CUmodule *handle, const void *data, unsigned int count, con
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!sim_current())
 		return sim_no_context();
-	result = sim_image_read(data, 0, &image, why);
+	result = sim_image_read(data, 0, false, &image, why);
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuModuleLoadData: %s", why);
@@ -237,7 +298,7 @@ SIM_API(cuModuleLoad, CUmodule *handle, const char *path)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (!sim_current())
 		return sim_no_context();
-	result = sim_image_read_file(path, &image, why);
+	result = sim_image_read_file(path, false, &image, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuModuleLoad: %s", why);
 	return loaded(handle, image);

@@ -49,6 +49,16 @@ void ptx_arena_reset(ptx_arena_t *arena)
 	arena->chunks->used = 0;
 }
 
+void ptx_arena_join(ptx_arena_t *arena, ptx_arena_t *other)
+{
+	chunk_t **end = &arena->chunks;
+
+	while (*end)
+		end = &(*end)->next;
+	*end = other->chunks;
+	free(other);
+}
+
 void *ptx_arena_take(ptx_arena_t *arena, size_t bytes)
 {
 	chunk_t *chunk = arena->chunks;

@@ -26,6 +26,8 @@ void ptx_arena_drop(ptx_arena_t *arena);
 void *ptx_arena_take(ptx_arena_t *arena, size_t bytes);
 /* Gives everything back at once, but for what serves the next round. */
 void ptx_arena_reset(ptx_arena_t *arena);
+/* What the other holds lives on in this one. */
+void ptx_arena_join(ptx_arena_t *arena, ptx_arena_t *other);
 
 /* ---- lex.c ---- */
 typedef enum {

@@ -177,6 +177,7 @@ static void address_value(ptx_parser_t *parser, ptx_variable_t *variable, size_t
 			  size_t bytes)
 {
 	ptx_relocation_t *made = ptx_take(parser, sizeof(*made));
+	const ptx_name_t *name;
 	bool inside = false;
 
 	made->bytes = (unsigned int)bytes;
@@ -187,6 +188,15 @@ static void address_value(ptx_parser_t *parser, ptx_variable_t *variable, size_t
 		ptx_next(parser);
 	}
 	made->symbol = ptx_take_name(parser);
+	name = ptx_name_find(parser, made->symbol);
+	if (name && name->kind == PTX_NAME_VARIABLE &&
+	    (name->variable->space == PTX_SPACE_GLOBAL || name->variable->space == PTX_SPACE_CONST))
+		made->variable = name->variable;
+	else if (name && name->kind == PTX_NAME_FUNCTION && !name->function->entry)
+		made->function = name->function;
+	else
+		ptx_bad(parser, "\"%.60s\" has no address that is known before a launch",
+			made->symbol);
 	if (inside)
 		ptx_expect(parser, ")");
 	while (ptx_is(parser, "+") || ptx_is(parser, "-"))

@@ -68,7 +68,6 @@ typedef enum {
 
 typedef struct ptx_register {
 	const char *name; /* as written */
-	char *c_name;
 	ptx_type_t type;
 	unsigned int index; /* in its function */
 } ptx_register_t;
@@ -78,6 +77,8 @@ typedef struct ptx_relocation {
 	struct ptx_relocation *next;
 	size_t offset;       /* in the variable */
 	const char *symbol;
+	struct ptx_variable *variable; /* what ptx_link found of that name: one of the two */
+	struct ptx_function *function;
 	int64_t addend;
 	unsigned int bytes, shift; /* mask(): which bits of the address */
 	bool generic;
@@ -89,7 +90,6 @@ typedef enum { PTX_LINK_NONE, PTX_LINK_EXTERN, PTX_LINK_VISIBLE, PTX_LINK_WEAK, 
 typedef struct ptx_variable {
 	struct ptx_variable *next;
 	const char *name;
-	char *c_name;
 	ptx_space_t space;
 	ptx_linkage_t linkage;
 	ptx_type_t type;
@@ -100,6 +100,8 @@ typedef struct ptx_variable {
 	unsigned char *initial; /* `bytes` of them; NULL: zeros */
 	ptx_relocation_t *relocations;
 	unsigned int index; /* of a .global or .const: its place in emuv_launch_t.variables */
+	unsigned int number; /* among all variables of the module, those of functions included */
+	struct ptx_variable *means; /* of a module: what ptx_link found that it stands for */
 } ptx_variable_t;
 
 typedef struct ptx_function ptx_function_t;
@@ -165,7 +167,6 @@ struct ptx_module;
 struct ptx_function {
 	ptx_function_t *next;
 	const char *name;
-	char *c_name;
 	bool entry, defined;
 	ptx_linkage_t linkage;
 	ptx_variable_t *parameters, *results;
@@ -177,6 +178,7 @@ struct ptx_function {
 	unsigned int min_blocks;
 	unsigned int cluster_blocks; /* .reqnctapercluster; 0: none */
 	ptx_function_t *alias; /* what it is another name of */
+	ptx_function_t *means; /* what ptx_link found that it stands for */
 	bool no_return;
 	ptx_table_t *tables;
 	unsigned int index; /* in its module: what its address is made of */
@@ -190,6 +192,7 @@ typedef struct ptx_module {
 	ptx_variable_t *variables; /* .global, .const and module-scope .shared */
 	unsigned int variable_count; /* with an index */
 	unsigned int function_count;
+	unsigned int number_count; /* of variables with a number */
 	struct ptx_arena *arena;
 } ptx_module_t;
 
@@ -204,7 +207,10 @@ typedef enum {
 
 /* `text` ends with NUL.  On failure `why` has one line: "PTX line 12: …". */
 ptx_status_t ptx_parse(const char *text, ptx_module_t **module, char why[PTX_WHY_BYTES]);
-/* Makes one of several; takes them over, also when it fails. */
+/*
+ * Makes one of several, or of one: only what was linked can be translated.  Takes them
+ * over, also when it fails.
+ */
 ptx_status_t ptx_link(ptx_module_t **modules, unsigned int count, ptx_module_t **linked,
 		      char why[PTX_WHY_BYTES]);
 void ptx_module_drop(ptx_module_t *module);
@@ -242,14 +248,11 @@ void ptx_code_drop(ptx_code_t *code);
  *   parameters    const uint8_t *const: the parameter buffer (a copy, perhaps); NULL in a .func
  *   param_window  uint64_t: the address in the arena of a copy of the parameters, for
  *                 cvta.param and cvta.to.param; 0 where the entry has no such instruction
- *   and what EMUV_ENTER declares, a macro of prelude.h that opens every function's body
- *   (`const emuv_launch_t *const launch = thread->launch; …`, as its own text wants it;
- *   unused ones must not warn).
- * prelude.h also defines EMUV_COUNT(n): thread->instructions += n with EMUV_TRACK 1, else
- * nothing; translate.c puts one at each basic block.  Text is `{ … }` inside a function;
- * guards are around it already.  A called function's text may be inlined.
+ *   and what the prelude's EMUV_LOCALS declares, which opens every function's body.
+ * The prelude also defines EMUV_COUNT(n): thread->instructions += n with EMUV_TRACK 1,
+ * else nothing; translate.c puts one at each basic block.  An instruction's text stands
+ * in `{ }`, its guard around it.
  */
-
 typedef struct ptx_emit ptx_emit_t;
 
 /* translate.c, for isa.c.  Strings last until the instruction is done. */

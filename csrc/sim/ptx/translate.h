@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The translator's own: what is known of an entry and all it reaches, and the text
+ * that is being written.
+ *
+ * Names in the text: r<index> a register of its function, v<number> a .param array,
+ * f<index> a function, L<n> a label, p<n> a parameter, t<n> a temporary.
+ */
+#ifndef EMUV_PTX_TRANSLATE_H
+#define EMUV_PTX_TRANSLATE_H
+
+#include "parse.h"
+
+/* Behind every .param array, so that no access at an offset inside runs over its end. */
+#define PTX_SLACK_BYTES 32
+#define PTX_MAX_TEXT_BYTES ((size_t)256 << 20)
+
+/* A function that the entry reaches, the entry among them. */
+typedef struct {
+	const ptx_function_t *function;
+	bool reached;
+	bool address_taken; /* somewhere in the module */
+	bool in_loop;       /* is called from a loop, or calls itself */
+	bool looked_at;
+	bool waits;             /* in a loop, for what another thread does */
+	bool copies_parameters; /* an entry with cvta.param */
+	bool allocates;         /* alloca */
+	unsigned int traits;    /* of its own instructions */
+	size_t frame_bytes, frame_align;
+	/* calls */
+	unsigned int *callee;
+	unsigned int callees, callee_room;
+} ptx_reached_t;
+
+/* A basic block of the function at hand. */
+typedef struct {
+	unsigned int first, count; /* instructions */
+	unsigned int *next;
+	unsigned int nexts;
+	unsigned int component;    /* strongly connected */
+	bool loops;
+} ptx_block_t;
+
+/* The control flow of one function. */
+typedef struct {
+	const ptx_instruction_t **instruction;
+	unsigned int instructions;
+	ptx_block_t *block;
+	unsigned int blocks;
+	struct ptx_label {
+		const char *name;
+		unsigned int at, number; /* index of the instruction */
+	} *label; /* by address of the name */
+	unsigned int labels;
+} ptx_flow_t;
+
+struct ptx_emit {
+	const ptx_module_t *module;
+	const ptx_function_t *entry;
+	ptx_reached_t *reached;      /* by index of the function */
+	const ptx_function_t **all;  /* by index */
+	uint64_t *place;             /* by number of the variable: offset in its window or frame */
+	bool *placed;
+	size_t shared_bytes, shared_align;
+	size_t local_bytes;
+	bool recursive, synchronises;
+	unsigned int traits; /* of all that is reached */
+	ptx_arena_t *arena;   /* lives as long as the translation */
+	ptx_arena_t *scratch; /* of one instruction */
+	char *text;
+	size_t used, room;
+	ptx_status_t status;
+	char *why;
+	/* at hand */
+	const ptx_function_t *function;
+	const ptx_instruction_t *instruction;
+	ptx_flow_t *flow;
+	bool yields; /* lanes of this function wait for others in its loops */
+	unsigned int temporaries;
+};
+
+/* ---- translate.c ---- */
+void *ptx_keep(ptx_emit_t *emit, size_t bytes);  /* of the arena; NULL: failed */
+char *ptx_scratch(ptx_emit_t *emit, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* Why it failed, first come: later ones say nothing. */
+void ptx_failed(ptx_emit_t *emit, ptx_status_t status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* ---- translate_reach.c ---- */
+/* Finds what the entry reaches and gives variables their places. */
+void ptx_reach(ptx_emit_t *emit);
+/* Do results and parameters of the function have these sizes? */
+bool ptx_signature_fits(const ptx_function_t *function, const ptx_variable_t *results,
+			const ptx_variable_t *parameters);
+const ptx_table_t *ptx_call_table(const ptx_instruction_t *call);
+const ptx_operand_t *ptx_call_target(const ptx_instruction_t *call, const ptx_operand_t **results,
+				     const ptx_operand_t **arguments);
+/* May the indirect call go there? */
+bool ptx_may_call(const ptx_emit_t *emit, const ptx_instruction_t *call,
+		  const ptx_function_t *function);
+typedef enum { PTX_OWN, PTX_PRINT, PTX_ASSERT, PTX_MALLOC, PTX_FREE } ptx_builtin_t;
+/* What the engine provides under an extern's name; PTX_OWN: nothing. */
+ptx_builtin_t ptx_builtin(const char *name);
+
+/* ---- translate_graph.c ---- */
+bool ptx_flow_build(ptx_emit_t *emit, const ptx_function_t *function, ptx_flow_t *flow);
+const struct ptx_label *ptx_flow_label(const ptx_flow_t *flow, const char *name);
+/* Do lanes wait for each other in loops?  Sets emit->synchronises. */
+void ptx_find_waits(ptx_emit_t *emit);
+
+/* ---- translate_flow.c ---- */
+/* bra, brx, call, ret, exit: true when it was one. */
+bool ptx_is_flow(const ptx_instruction_t *instruction);
+void ptx_flow_emit(ptx_emit_t *emit, const ptx_instruction_t *instruction, unsigned int at);
+/* The end of a .func's body. */
+void ptx_return(ptx_emit_t *emit);
+void ptx_signature(ptx_emit_t *emit, const ptx_function_t *function);
+void ptx_builtin_emit(ptx_emit_t *emit, const ptx_function_t *function);
+
+/* ---- translate_special.c ---- */
+/* A C expression of a special register and its type; NULL: there is none of that name. */
+const char *ptx_special(ptx_emit_t *emit, const char *name, ptx_type_t *type);
+
+#endif
