@@ -215,14 +215,10 @@ bool isa_is_float(ptx_type_t type)
 	       type == PTX_F16X2 || type == PTX_BF16X2;
 }
 
-#define ISA_TEXTS 8
 const char *isa_read(ptx_emit_t *emit, const isa_match_t *match, unsigned int operand, ptx_type_t as)
 {
-	static _Thread_local char texts[ISA_TEXTS][512];
-	static _Thread_local unsigned int next;
 	const ptx_instruction_t *instruction = match->instruction;
 	const char *plain;
-	char *text;
 
 	if (operand >= instruction->operands || !isa_is_value(&instruction->operand[operand])) {
 		isa_refuse(emit, match, "with these operands");
@@ -231,13 +227,7 @@ const char *isa_read(ptx_emit_t *emit, const isa_match_t *match, unsigned int op
 	plain = ptx_read(emit, &instruction->operand[operand], as);
 	if (!plain || !isa_flushes(instruction, as))
 		return plain;
-	text = texts[next++ % ISA_TEXTS];
-	if (snprintf(text, sizeof(texts[0]), "emuv_ftz_%s(%s)", ptx_type_name(as), plain) >=
-	    (int)sizeof(texts[0])) {
-		isa_refuse(emit, match, "with operands this long");
-		return NULL;
-	}
-	return text;
+	return ptx_text(emit, "emuv_ftz_%s(%s)", ptx_type_name(as), plain);
 }
 
 /* ---- expressions ---- */

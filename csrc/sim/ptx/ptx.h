@@ -275,6 +275,8 @@ void ptx_write(ptx_emit_t *emit, const ptx_operand_t *destination, ptx_type_t as
  */
 const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_space_t space,
 			bool *pointer);
+/* Text that lasts until the instruction is done.  Never NULL. */
+const char *ptx_text(ptx_emit_t *emit, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A C name that nothing else has, for a temporary. */
 const char *ptx_temporary(ptx_emit_t *emit);
 /* Refuses the instruction being emitted: keeps the message for ptx_translate's `why`. */

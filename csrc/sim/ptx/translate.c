@@ -35,7 +35,7 @@ void *ptx_keep(ptx_emit_t *emit, size_t bytes)
 	return taken;
 }
 
-char *ptx_scratch(ptx_emit_t *emit, const char *format, ...)
+const char *ptx_text(ptx_emit_t *emit, const char *format, ...)
 {
 	static char nothing[] = "0";
 	va_list list;

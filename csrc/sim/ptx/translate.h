@@ -81,8 +81,6 @@ struct ptx_emit {
 
 /* ---- translate.c ---- */
 void *ptx_keep(ptx_emit_t *emit, size_t bytes);  /* of the arena; NULL: failed */
-char *ptx_scratch(ptx_emit_t *emit, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
 /* Why it failed, first come: later ones say nothing. */
 void ptx_failed(ptx_emit_t *emit, ptx_status_t status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -27,21 +27,21 @@ static const char *bits_c(ptx_type_t type)
 static const char *to_bits(ptx_emit_t *emit, const char *text, ptx_type_t from)
 {
 	if (from == PTX_F32)
-		return ptx_scratch(emit, "emuv_bits_f32(%s)", text);
+		return ptx_text(emit, "emuv_bits_f32(%s)", text);
 	if (from == PTX_F64)
-		return ptx_scratch(emit, "emuv_bits_f64(%s)", text);
+		return ptx_text(emit, "emuv_bits_f64(%s)", text);
 	return text;
 }
 
 static const char *from_bits(ptx_emit_t *emit, const char *text, ptx_type_t as)
 {
 	if (as == PTX_PRED)
-		return ptx_scratch(emit, "((%s) != 0)", text);
+		return ptx_text(emit, "((%s) != 0)", text);
 	if (as == PTX_F32)
-		return ptx_scratch(emit, "emuv_f32_bits((uint32_t)(%s))", text);
+		return ptx_text(emit, "emuv_f32_bits((uint32_t)(%s))", text);
 	if (as == PTX_F64)
-		return ptx_scratch(emit, "emuv_f64_bits((uint64_t)(%s))", text);
-	return ptx_scratch(emit, "(%s)(%s)", ptx_type_c(as), text);
+		return ptx_text(emit, "emuv_f64_bits((uint64_t)(%s))", text);
+	return ptx_text(emit, "(%s)(%s)", ptx_type_c(as), text);
 }
 
 /* A value of one type as one of another: by its bits, of which C extends the sign of s types. */
@@ -61,18 +61,18 @@ static const char *immediate(ptx_emit_t *emit, const ptx_operand_t *operand, ptx
 	case PTX_PRED:
 		return bits ? "true" : "false";
 	case PTX_F32:
-		return ptx_scratch(emit, "emuv_f32_bits(0x%08xu)", (uint32_t)bits);
+		return ptx_text(emit, "emuv_f32_bits(0x%08xu)", (uint32_t)bits);
 	case PTX_F64:
-		return ptx_scratch(emit, "emuv_f64_bits(0x%016llxull)", (unsigned long long)bits);
+		return ptx_text(emit, "emuv_f64_bits(0x%016llxull)", (unsigned long long)bits);
 	case PTX_B128: /* a negative number has its sign all the way */
-		return ptx_scratch(emit, "(unsigned __int128)(__int128)(int64_t)0x%llxull",
+		return ptx_text(emit, "(unsigned __int128)(__int128)(int64_t)0x%llxull",
 				   (unsigned long long)bits);
 	default:
 		break;
 	}
 	if (ptx_type_bytes(as) < 8)
 		bits &= ((uint64_t)1 << 8 * ptx_type_bytes(as)) - 1;
-	return ptx_scratch(emit, "((%s)0x%llx%s)", ptx_type_c(as), (unsigned long long)bits,
+	return ptx_text(emit, "((%s)0x%llx%s)", ptx_type_c(as), (unsigned long long)bits,
 			   ptx_type_bytes(as) == 8 ? "ull" : "u");
 }
 
@@ -88,7 +88,7 @@ static const char *symbol(ptx_emit_t *emit, const ptx_operand_t *operand)
 				   "PTX line %u: the address of the kernel \"%.60s\" is taken: "
 				   "kernels do not launch kernels here", emit->instruction->line,
 				   operand->function->name);
-		return ptx_scratch(emit, "0x%llxull",
+		return ptx_text(emit, "0x%llxull",
 				   (unsigned long long)PTX_FUNCTION_ADDRESS(operand->function->index));
 	}
 	if (!variable) {
@@ -99,21 +99,21 @@ static const char *symbol(ptx_emit_t *emit, const ptx_operand_t *operand)
 	switch (variable->space) {
 	case PTX_SPACE_GLOBAL:
 	case PTX_SPACE_CONST:
-		return ptx_scratch(emit, "(emuv_launch->variables[%u] + 0x%llxull)", variable->index,
+		return ptx_text(emit, "(emuv_launch->variables[%u] + 0x%llxull)", variable->index,
 				   offset);
 	case PTX_SPACE_LOCAL:
-		return ptx_scratch(emit, "(frame + 0x%llxull)", place + offset);
+		return ptx_text(emit, "(frame + 0x%llxull)", place + offset);
 	case PTX_SPACE_SHARED:
-		return ptx_scratch(emit, "0x%llxull", place + offset);
+		return ptx_text(emit, "0x%llxull", place + offset);
 	case PTX_SPACE_PARAM:
 		if (emit->placed[variable->number] && emit->function->entry)
-			return ptx_scratch(emit, "0x%llxull",
+			return ptx_text(emit, "0x%llxull",
 					   (unsigned long long)variable->offset + offset);
 		if (emit->placed[variable->number])
 			return variable->open
-				       ? ptx_scratch(emit, "(open%u + 0x%llxull)", variable->number,
+				       ? ptx_text(emit, "(open%u + 0x%llxull)", variable->number,
 						     offset)
-				       : ptx_scratch(emit, "(frame + 0x%llxull)", place + offset);
+				       : ptx_text(emit, "(frame + 0x%llxull)", place + offset);
 		break;
 	default:
 		break;
@@ -130,25 +130,25 @@ const char *ptx_read(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_type_t 
 	switch (operand->kind) {
 	case PTX_OPERAND_REGISTER:
 		type = operand->reg->type;
-		text = ptx_scratch(emit, "r%u", operand->reg->index);
+		text = ptx_text(emit, "r%u", operand->reg->index);
 		if (operand->negated && type == PTX_PRED)
-			text = ptx_scratch(emit, "!%s", text);
+			text = ptx_text(emit, "!%s", text);
 		text = convert(emit, text, type, as);
 		if (operand->negated && type != PTX_PRED)
-			text = ptx_scratch(emit, "((%s)-%s)", ptx_type_c(as), text);
+			text = ptx_text(emit, "((%s)-%s)", ptx_type_c(as), text);
 		return text;
 	case PTX_OPERAND_IMMEDIATE:
 		return immediate(emit, operand, as);
 	case PTX_OPERAND_SPECIAL:
 		text = ptx_special(emit, operand->name, &type);
-		text = ptx_scratch(emit, "((%s)%s)", ptx_type_c(type), text);
+		text = ptx_text(emit, "((%s)%s)", ptx_type_c(type), text);
 		text = convert(emit, text, type, as);
-		return operand->negated ? ptx_scratch(emit, "!%s", text) : text;
+		return operand->negated ? ptx_text(emit, "!%s", text) : text;
 	case PTX_OPERAND_SYMBOL:
 		return convert(emit, symbol(emit, operand), PTX_U64, as);
 	default:
 		ptx_refuse(emit, "an operand of the wrong kind");
-		return ptx_scratch(emit, "(%s)0", ptx_type_c(as));
+		return ptx_text(emit, "(%s)0", ptx_type_c(as));
 	}
 }
 
@@ -180,7 +180,7 @@ void ptx_write(ptx_emit_t *emit, const ptx_operand_t *destination, ptx_type_t as
 
 		/* A negated predicate as a destination holds the complement. */
 		if (destination->negated && type == PTX_PRED)
-			value = ptx_scratch(emit, "!%s", value);
+			value = ptx_text(emit, "!%s", value);
 		ptx_out(emit, "r%u = %s;\n", destination->reg->index, value);
 	} else {
 		ptx_refuse(emit, "a destination that is no register");
@@ -196,15 +196,15 @@ static const char *plain_address(ptx_emit_t *emit, const ptx_operand_t *item, in
 	const char *text;
 
 	if (item->kind == PTX_OPERAND_IMMEDIATE)
-		return ptx_scratch(emit, "0x%llxull", (unsigned long long)item->bits + by);
-	text = ptx_scratch(emit, "(%s)r%u", bits_c(base->type), base->index);
+		return ptx_text(emit, "0x%llxull", (unsigned long long)item->bits + by);
+	text = ptx_text(emit, "(%s)r%u", bits_c(base->type), base->index);
 	if (base->type == PTX_F32 || base->type == PTX_F64)
-		text = to_bits(emit, ptx_scratch(emit, "r%u", base->index), base->type);
+		text = to_bits(emit, ptx_text(emit, "r%u", base->index), base->type);
 	/* A 32-bit address wraps at 32 bits. */
 	if (ptx_type_bytes(base->type) == 4 && space == PTX_SPACE_SHARED)
-		return ptx_scratch(emit, "(uint64_t)(uint32_t)(%s + 0x%xu)", text, (uint32_t)by);
-	return by ? ptx_scratch(emit, "((uint64_t)(%s) + 0x%llxull)", text, by)
-		  : ptx_scratch(emit, "((uint64_t)(%s))", text);
+		return ptx_text(emit, "(uint64_t)(uint32_t)(%s + 0x%xu)", text, (uint32_t)by);
+	return by ? ptx_text(emit, "((uint64_t)(%s) + 0x%llxull)", text, by)
+		  : ptx_text(emit, "((uint64_t)(%s))", text);
 }
 
 static bool parameter_of(const ptx_variable_t *list, const ptx_variable_t *variable,
@@ -223,7 +223,7 @@ static const char *param_pointer(ptx_emit_t *emit, const ptx_operand_t *item, in
 	unsigned int number = 0;
 
 	if (item->kind != PTX_OPERAND_SYMBOL) /* the address of a copy in local memory */
-		return ptx_scratch(emit, "((uint8_t *)EMUV_AT(%s, 1, EMUV_READ))",
+		return ptx_text(emit, "((uint8_t *)EMUV_AT(%s, 1, EMUV_READ))",
 				   plain_address(emit, item, offset, PTX_SPACE_PARAM));
 	if (!variable || variable->space != PTX_SPACE_PARAM) {
 		ptx_refuse(emit, "an address that is no parameter's");
@@ -231,9 +231,9 @@ static const char *param_pointer(ptx_emit_t *emit, const ptx_operand_t *item, in
 	}
 	offset += item->offset;
 	if (emit->placed[variable->number])
-		return variable->open ? ptx_scratch(emit, "((uint8_t *)(open%u + %lld))",
+		return variable->open ? ptx_text(emit, "((uint8_t *)(open%u + %lld))",
 						    variable->number, (long long)offset)
-				      : ptx_scratch(emit, "((uint8_t *)(frame + %llu + %lld))",
+				      : ptx_text(emit, "((uint8_t *)(frame + %llu + %lld))",
 						    (unsigned long long)emit->place[variable->number],
 						    (long long)offset);
 	if (offset < 0 || (uint64_t)offset >= variable->bytes + !variable->bytes) {
@@ -242,8 +242,8 @@ static const char *param_pointer(ptx_emit_t *emit, const ptx_operand_t *item, in
 	}
 	if (parameter_of(emit->function->results, variable, &number) ||
 	    parameter_of(emit->function->parameters, variable, &number))
-		return ptx_scratch(emit, "(p%u + %lld)", number, (long long)offset);
-	return ptx_scratch(emit, "(v%u + %lld)", variable->number, (long long)offset);
+		return ptx_text(emit, "(p%u + %lld)", number, (long long)offset);
+	return ptx_text(emit, "(v%u + %lld)", variable->number, (long long)offset);
 }
 
 const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_space_t space,
@@ -272,10 +272,10 @@ const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_spac
 	/* A variable of .shared or .param by a generic access: its offset is no address. */
 	if (item->variable && space == PTX_SPACE_GENERIC &&
 	    item->variable->space == PTX_SPACE_SHARED)
-		return ptx_scratch(emit, "((uint64_t)emuv_shared + %s)", symbol(emit, &moved));
+		return ptx_text(emit, "((uint64_t)emuv_shared + %s)", symbol(emit, &moved));
 	if (item->variable && space == PTX_SPACE_GENERIC &&
 	    item->variable->space == PTX_SPACE_PARAM && emit->function->entry)
-		return ptx_scratch(emit, "(param_window + %s)", symbol(emit, &moved));
+		return ptx_text(emit, "(param_window + %s)", symbol(emit, &moved));
 	if (item->variable && space != PTX_SPACE_GENERIC && space != item->variable->space) {
 		ptx_refuse(emit, "\"%.60s\" is in another state space", item->name);
 		return "0";
@@ -285,5 +285,5 @@ const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_spac
 
 const char *ptx_temporary(ptx_emit_t *emit)
 {
-	return ptx_scratch(emit, "t%u", emit->temporaries++);
+	return ptx_text(emit, "t%u", emit->temporaries++);
 }
