@@ -6,6 +6,7 @@
     emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
     emuv_shim/_lib/sim/libnvidia-ml.so.1  its NVML
     emuv_shim/_lib/front/libcuda.so  another name for the libcuda.so.1 of a process
+    emuv_shim/_lib/sim/libcudart.so.12, .so.13  the CUDA runtime over it
 
 All but the first are plain shared libraries: no Python headers, no libpython, every
 symbol defined.  Their objects are rebuilt when the source, a header or `.def`
@@ -54,18 +55,29 @@ class SharedLibrary(Extension):
 
     `sources` are those of the folders of csrc/ and of csrc/common; what a library
     does not call of the latter, the linker drops. `needs` names another row, to
-    which the library is linked although it calls nothing there.
+    which the library is linked although it calls nothing there; `versions` is a
+    version script.
     """
 
     def __init__(
-        self, name: str, filename: str, soname: str, *folders: str, needs: str = ""
+        self,
+        name: str,
+        filename: str,
+        soname: str,
+        *folders: str,
+        needs: str = "",
+        define: str | None = None,
+        versions: str | None = None,
     ) -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
         super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
         self.filename = filename
-        self.soname = soname
         self.needs = needs
-        self.includes = [f"-I{part}" for part in (*parts, Path("csrc"))]
+        self.flags = [f"-I{part}" for part in (*parts, Path("csrc"))]
+        self.flags += [f"-D{define}"] if define else []
+        self.link_flags = [f"-Wl,-soname,{soname}"]
+        self.link_inputs = [Path(versions)] if versions else []
+        self.link_flags += [f"-Wl,--version-script={script}" for script in self.link_inputs]
 
 
 class BuildExt(build_ext):
@@ -95,7 +107,7 @@ class BuildExt(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(ext, source, made), ext.sources))
         library = made / Path(ext.filename).name
-        link = [*LDFLAGS, f"-Wl,-soname,{ext.soname}", "-ldl", "-lm"]
+        link = [*LDFLAGS, *ext.link_flags, "-ldl", "-lm"]
         if ext.needs:  # by its SONAME, whichever library bears that in the process
             needed = next(other for other in self.extensions if other.name == ext.needs)
             link += [
@@ -103,7 +115,7 @@ class BuildExt(build_ext):
                 str(Path(self.build_temp, needed.name, Path(needed.filename).name)),
                 "-Wl,--as-needed",
             ]
-        self.make(library, [*CC, *map(str, objects), *link], objects)
+        self.make(library, [*CC, *map(str, objects), *link], [*objects, *ext.link_inputs])
         self.copy_file(str(library), self.get_ext_fullpath(ext.name))
 
     def compile(self, ext: SharedLibrary, source: str, made: Path) -> Path:
@@ -117,7 +129,7 @@ class BuildExt(build_ext):
         # What the assembler includes by itself, the compiler does not list.
         if source.endswith(".S"):
             inputs += map(Path, re.findall(r'\.incbin "(.+)"', Path(source).read_text()))
-        command = [*CC, *CFLAGS, *ext.includes, "-MMD", "-MF", str(depfile), "-c", source]
+        command = [*CC, *CFLAGS, *ext.flags, "-MMD", "-MF", str(depfile), "-c", source]
         self.make(target, command, [*inputs, Path(source)])
         return target
 
@@ -161,6 +173,17 @@ setup(
             "libcuda.so",
             "front",
             needs="emuv_shim._lib.sim.libcuda",
+        ),
+        *(
+            SharedLibrary(
+                f"emuv_shim._lib.sim.libcudart{major}",
+                f"emuv_shim/_lib/sim/libcudart.so.{major}",
+                f"libcudart.so.{major}",
+                "sim/cudart",
+                define=f"RT_MAJOR={major}",
+                versions=f"csrc/sim/cudart/exports{major}.map",
+            )
+            for major in (12, 13)
         ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
