@@ -67,6 +67,13 @@ def sim_path() -> str:
     return os.path.join(_PACKAGE, "_lib", "sim", SONAME)
 
 
+def runtimes_beside(driver: Driver) -> list[str]:
+    """The simulated GPU's libcudart stand-ins, newest first; none for a real driver."""
+    folder = os.path.dirname(driver.path)
+    paths = [os.path.join(folder, f"libcudart.so.{major}") for major in (13, 12)]
+    return [path for path in paths if os.path.exists(path)] if driver.is_sim else []
+
+
 def _same_file(a: str, b: str) -> bool:
     try:
         return os.path.samefile(a, b)

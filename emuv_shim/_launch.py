@@ -76,6 +76,7 @@ class Machine:
     runtime_directory: str
     run_id: str
     preload: bool = True
+    runtimes: tuple[str, ...] = ()  # the simulated GPU's libcudart stand-ins
 
 
 @dataclass(frozen=True)
@@ -323,18 +324,19 @@ def check_library_path(path: str) -> None:
         )
 
 
-def preload(libemuv: str, existing: str | None) -> str:
-    """LD_PRELOAD with emuV first and every other library kept, in order.
+def is_own_preload(item: str) -> bool:
+    """True for an item of LD_PRELOAD that an emuv-run put there, of whatever installation."""
+    return bool(re.search(r"(^|/)(libemuv\.so|_lib/sim/libcudart\.so\.\d+)$", item))
+
+
+def preload(libraries: Sequence[str], existing: str | None) -> str:
+    """LD_PRELOAD with emuV's libraries first and every other one kept, in order.
 
     An emuV that is there already (an outer emuv-run's, maybe of another
     installation) is dropped: two of them would count everything twice.
     """
-    others = [
-        item
-        for item in re.split(r"[\s:]+", existing or "")
-        if item and item.rsplit("/", 1)[-1] != "libemuv.so"
-    ]
-    return ":".join([libemuv, *others])
+    items = re.split(r"[\s:]+", existing or "")
+    return ":".join([*libraries, *(item for item in items if item and not is_own_preload(item))])
 
 
 def _prepend_path(directory: str, existing: str | None) -> str:
@@ -388,10 +390,13 @@ def make_plan(
         # Programs that open the driver past libemuv.so find the simulated one too.
         search = _prepend_path(machine.sim_directory, search)
     if machine.preload:
-        check_library_path(machine.libemuv)
+        # The search path is not enough for libcudart: a program's own RPATH comes first.
+        libraries = (machine.libemuv, *machine.runtimes)
+        for library in libraries:
+            check_library_path(library)
         # And those that open "libcuda.so" past its dlopen find libemuv.so (csrc/front).
         search = _prepend_path(front_directory(machine.libemuv), search)
-        changes.append(("LD_PRELOAD", preload(machine.libemuv, environ.get("LD_PRELOAD"))))
+        changes.append(("LD_PRELOAD", preload(libraries, environ.get("LD_PRELOAD"))))
     changes.append(("LD_LIBRARY_PATH", search))
     made = tuple((name, value) for name, value in changes if value != environ.get(name))
     which = " (simulated GPU)" if machine.sim_directory is not None else ""

@@ -42,7 +42,7 @@ def plain_environ() -> dict[str, str]:
         if name.startswith("EMUV_") and not name.startswith(tuple(kept)):
             del environ[name]
     items = environ.pop("LD_PRELOAD", "").replace(" ", ":").split(":")
-    others = [item for item in items if item and not item.endswith("/libemuv.so")]
+    others = [item for item in items if item and not _launch.is_own_preload(item)]
     if others:
         environ["LD_PRELOAD"] = ":".join(others)
     return environ

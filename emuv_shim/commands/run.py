@@ -71,6 +71,7 @@ def _set_up(
         runtime_directory=directory,
         run_id=os.urandom(8).hex(),
         preload=preload,
+        runtimes=tuple(_driver.runtimes_beside(driver)),
     )
     return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
 

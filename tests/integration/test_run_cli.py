@@ -34,6 +34,11 @@ def environ_of(text: str) -> dict[str, str]:
     return dict(item.split("=", 1) for item in text.split("\0") if "=" in item)
 
 
+def preloads(libemuv: Path, sim: Path) -> str:
+    """LD_PRELOAD as emuv-run --sim sets it."""
+    return ":".join(map(str, (libemuv, *(sim.parent / f"libcudart.so.{n}" for n in (13, 12)))))
+
+
 class TestExec:
     @pytest.mark.parametrize("code", [0, 1, 7, 125, 255])
     def test_exit_status_is_the_programs_own(self, emuv_run: Runner, code: int) -> None:
@@ -134,7 +139,7 @@ class TestExec:
             "EMUV_RUNTIME_DIR": str(runtime_dir),
             "EMUV_QUIET": "1",
             "LD_LIBRARY_PATH": str(sim.parent),
-            "LD_PRELOAD": str(libemuv),
+            "LD_PRELOAD": preloads(libemuv, sim),
         }
         assert int(seen["EMUV_RUN"], 16) >= 0
 
@@ -147,13 +152,13 @@ class TestExec:
         assert beyond.returncode == 125
 
     def test_nested_run_is_one_library_and_the_inner_budget(
-        self, emuv_run: Runner, libemuv: Path
+        self, emuv_run: Runner, libemuv: Path, sim: Path
     ) -> None:
         inner = [*EMUV_RUN, "-q", "--vram", "64MiB", "--", "env", "-0"]
         done = emuv_run("--sim", "-q", "--vram", "192MiB", "--virtual", "1GiB", "--", *inner)
         seen = environ_of(done.stdout)
 
-        assert seen["LD_PRELOAD"] == str(libemuv)
+        assert seen["LD_PRELOAD"] == preloads(libemuv, sim)
         assert seen["EMUV_VRAM"] == str(64 * MIB)
         assert seen["EMUV_POLICY"] == "spill"
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -325,14 +326,23 @@ class TestPreload:
             (LIB, LIB),
             (f"/x.so:{LIB}:/y.so", f"{LIB}:/x.so:/y.so"),
             ("/elsewhere/libemuv.so /x.so", f"{LIB}:/x.so"),
+            ("/o/_lib/sim/libcudart.so.13:/x/libcudart.so.13", f"{LIB}:/x/libcudart.so.13"),
         ],
     )
     def test_first_kept_and_never_twice(self, existing: str | None, made: str) -> None:
-        assert _launch.preload(LIB, existing) == made
+        assert _launch.preload([LIB], existing) == made
+
+    def test_simulated_runtimes_come_behind_emuv_and_leave_with_the_simulator(self) -> None:
+        runtimes = ("/s/_lib/sim/libcudart.so.13", "/s/_lib/sim/libcudart.so.12")
+        outer = plan({"LD_PRELOAD": "/x.so"}, replace(SIM, runtimes=runtimes)).environ({})
+        inner = plan({"LD_PRELOAD": outer["LD_PRELOAD"]}, REAL).environ({})
+
+        assert outer["LD_PRELOAD"] == ":".join([LIB, *runtimes, "/x.so"])
+        assert inner["LD_PRELOAD"] == f"{LIB}:/x.so"
 
     @given(st.lists(st.sampled_from(["/a.so", "b.so", LIB, "/o/libemuv.so"]), max_size=6))
     def test_one_emuv_and_all_others_in_order(self, items: list[str]) -> None:
-        made = _launch.preload(LIB, ":".join(items)).split(":")
+        made = _launch.preload([LIB], ":".join(items)).split(":")
 
         assert made[0] == LIB
         assert made[1:] == [item for item in items if not item.endswith("libemuv.so")]
