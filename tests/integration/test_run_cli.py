@@ -138,7 +138,7 @@ class TestExec:
             "EMUV_RUN": seen["EMUV_RUN"],
             "EMUV_RUNTIME_DIR": str(runtime_dir),
             "EMUV_QUIET": "1",
-            "LD_LIBRARY_PATH": str(sim.parent),
+            "LD_LIBRARY_PATH": f"{libemuv.parent / 'front'}:{sim.parent}",
             "LD_PRELOAD": preloads(libemuv, sim),
         }
         assert int(seen["EMUV_RUN"], 16) >= 0
