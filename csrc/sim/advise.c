@@ -8,9 +8,11 @@
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "memory.h"
+#include "work.h"
 
 SIM_API(cuMemAllocManaged, CUdeviceptr *dptr, size_t bytesize, unsigned int flags)
 {
@@ -129,7 +131,83 @@ SIM_API(cuMemAdvise_v2, CUdeviceptr address, size_t count, CUmem_advise advice,
 	return advise(address, count, advice, location);
 }
 
-/* ---- prefetch ---- */
+/* ---- prefetches and discards, as pieces of work ---- */
+
+typedef struct {
+	CUdeviceptr address;
+	size_t bytes;
+	bool discard;
+	CUmemLocation location; /* to prefetch to; type 0: nowhere */
+} move_t;
+typedef struct {
+	sim_work_t work;
+	move_t move;   /* the only one, where `moves` is NULL */
+	move_t *moves;
+	size_t count;
+} move_work_t;
+
+static CUresult moves_run(sim_work_t *work, sim_cost_t *cost)
+{
+	const move_work_t *all = (const move_work_t *)work;
+	const move_t *moves = all->moves ? all->moves : &all->move;
+
+	(void)cost;
+	sim_lock_take();
+	for (size_t i = 0; i < all->count; i++) {
+		/* What was freed meanwhile needs no move. */
+		sim_range_t *range = managed_range(moves[i].address, moves[i].bytes);
+		uintptr_t address = (uintptr_t)moves[i].address;
+		if (range && moves[i].discard)
+			sim_managed_discard(range, address, moves[i].bytes);
+		if (range && moves[i].location.type)
+			sim_managed_prefetch(range, address, moves[i].bytes, moves[i].location);
+	}
+	sim_lock_drop();
+	return CUDA_SUCCESS;
+}
+
+static void moves_drop(sim_work_t *work)
+{
+	free(((move_work_t *)work)->moves);
+}
+
+static const sim_work_kind_t move_kind = {
+	.name = "prefetch",
+	.bytes = sizeof(move_work_t),
+	.run = moves_run,
+	.drop = moves_drop,
+};
+
+/* Takes `moves` over (NULL: *move is all).  sim_lock held. */
+static CUresult moves_submit(CUstream handle, bool per_thread, const move_t *move, move_t *moves,
+			     size_t count)
+{
+	CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+	sim_stream_t *stream = sim_stream_get(handle, per_thread, &result);
+	/* As documented: neither can be captured. */
+	if (stream && stream->capture) {
+		result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		stream = NULL;
+	}
+	sim_work_t *work = stream ? sim_work_new(&move_kind, stream->object.context) : NULL;
+	if (!work) {
+		free(moves);
+		return result;
+	}
+	move_work_t *all = (move_work_t *)work;
+	if (move)
+		all->move = *move;
+	all->moves = moves;
+	all->count = count;
+	for (size_t i = 0; i < count; i++) {
+		const move_t *one = moves ? &moves[i] : move;
+		if (one->location.type)
+			sim_managed_prefetch_asked(managed_range(one->address, one->bytes),
+						   (uintptr_t)one->address, one->bytes,
+						   one->location);
+	}
+	return sim_stream_submit(stream, work);
+}
 
 static CUresult prefetch(CUdeviceptr address, size_t bytes, CUmemLocation location,
 			 unsigned int flags, CUstream stream, bool per_thread)
@@ -139,17 +217,17 @@ static CUresult prefetch(CUdeviceptr address, size_t bytes, CUmemLocation locati
 	if (flags)
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = normalise(&location);
-	if (result == CUDA_SUCCESS)
-		result = sim_submit(stream, per_thread);
 	if (result != CUDA_SUCCESS)
 		return result;
-
+	move_t move = { address, bytes, false, location };
 	sim_lock_take();
-	sim_range_t *range = managed_range(address, bytes);
-	if (range)
-		sim_managed_prefetch(range, (uintptr_t)address, bytes, location);
+	bool managed = managed_range(address, bytes);
+	if (managed)
+		result = moves_submit(stream, per_thread, &move, NULL, 1);
+	else if (sim_stream_get(stream, per_thread, &result))
+		result = not_managed("cuMemPrefetchAsync", address, bytes);
 	sim_lock_drop();
-	return range ? CUDA_SUCCESS : not_managed("cuMemPrefetchAsync", address, bytes);
+	return result;
 }
 
 SIM_API(cuMemPrefetchAsync, CUdeviceptr address, size_t count, CUdevice device, CUstream stream)
@@ -228,21 +306,23 @@ static CUresult batch_run(const batch_t *batch, unsigned long long flags, CUstre
 			return not_managed("batch", batch->addresses[i], batch->sizes[i]);
 		}
 	}
+	move_t *moves = calloc(batch->count, sizeof(*moves));
+	if (!moves) {
+		sim_lock_drop();
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
 	for (size_t i = 0, at = 0; i < batch->count; i++) {
-		uintptr_t address = (uintptr_t)batch->addresses[i];
-		sim_range_t *range = managed_range(address, batch->sizes[i]);
-		if (batch->discard)
-			sim_managed_discard(range, address, batch->sizes[i]);
+		moves[i] = (move_t){ batch->addresses[i], batch->sizes[i], batch->discard, { 0 } };
 		if (!batch->location_count)
 			continue;
 		while (at + 1 < batch->location_count && batch->first[at + 1] <= i)
 			at++;
-		CUmemLocation location = batch->locations[at];
-		normalise(&location);
-		sim_managed_prefetch(range, address, batch->sizes[i], location);
+		moves[i].location = batch->locations[at];
+		normalise(&moves[i].location);
 	}
+	result = moves_submit(stream, per_thread, NULL, moves, batch->count);
 	sim_lock_drop();
-	return sim_submit(stream, per_thread);
+	return result;
 }
 
 #define PREFETCH_BATCH(name, discard_first, per_thread)                                       \
@@ -290,9 +370,13 @@ static CUresult attach(CUstream stream, CUdeviceptr address, size_t bytes, unsig
 	sim_range_t *range = sim_range_find((uintptr_t)address);
 	bool whole = range && range->kind == SIM_RANGE_MANAGED && range->start == address &&
 		     (!bytes || bytes == range->bytes);
+	CUresult result = CUDA_SUCCESS;
+	if (!whole)
+		result = not_managed("cuStreamAttachMemAsync", address, bytes);
+	else
+		sim_stream_get(stream, per_thread, &result);
 	sim_lock_drop();
-	return whole ? sim_submit(stream, per_thread)
-		     : not_managed("cuStreamAttachMemAsync", address, bytes);
+	return result;
 }
 
 SIM_API(cuStreamAttachMemAsync, CUstream stream, CUdeviceptr address, size_t bytes,

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "memory.h"
+#include "work.h"
 
 #define LEVELS 18 /* of the widest array there may be */
 
@@ -269,8 +270,12 @@ SIM_API(cuArrayDestroy, CUarray handle)
 {
 	SIM_ENTER(cuArrayDestroy);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
 	sim_lock_take();
+	CUresult result = sim_context_finish(context);
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	sim_array_t *array = sim_object_get(handle, SIM_ARRAY);
 	bool may = array && !array->level;
 	sim_leftover_t leftover = { 0 };
@@ -457,8 +462,12 @@ SIM_API(cuMipmappedArrayDestroy, CUmipmappedArray handle)
 {
 	SIM_ENTER(cuMipmappedArrayDestroy);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
 	sim_lock_take();
+	CUresult result = sim_context_finish(context);
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	mipmap_t *mipmap = sim_object_get(handle, SIM_MIPMAP);
 	sim_leftover_t leftover = { 0 };
 	if (mipmap)

@@ -1,15 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Copies of boxes (box.h). */
+/*
+ * Copies of boxes (box.h).
+ *
+ * A copy is checked when it is submitted, and both ends are found anew when it runs:
+ * managed blocks move then, and memory that is gone by then is an error of the context.
+ * Bytes move without sim_lock.
+ */
+#include <stdlib.h>
 #include <string.h>
 
 #include "box.h"
 
+#define STAGED_BYTES ((size_t)64 << 10) /* of pageable memory, at most; more is waited for */
+#define INLINE_BYTES ((size_t)64 << 10) /* a copy that is not worth a thread */
 #define MAX_PITCH ((size_t)2147483647) /* CU_DEVICE_ATTRIBUTE_MAX_PITCH */
 
 /* One end of a copy, found and checked. */
 typedef struct {
 	char *first; /* byte of the box */
 	size_t pitch, slice; /* bytes from row to row, from slice to slice */
+	size_t span;         /* bytes from the first to the last; 0: of an array */
 } place_t;
 
 static CUresult wrong(const char *what, const char *why)
@@ -28,7 +38,6 @@ static CUresult place_in_array(const sim_side_t *side, const sim_box_t *box, con
 			       place_t *place)
 {
 	const char *why = NULL;
-	sim_lock_take();
 	const sim_array_t *array = sim_object_get(side->array, SIM_ARRAY);
 	if (!array)
 		why = "no such array";
@@ -45,11 +54,10 @@ static CUresult place_in_array(const sim_side_t *side, const sim_box_t *box, con
 			.pitch = array->row_bytes,
 			.slice = array->row_bytes * array->rows,
 		};
-	sim_lock_drop();
 	return !array ? CUDA_ERROR_INVALID_HANDLE : why ? wrong(what, why) : CUDA_SUCCESS;
 }
 
-static CUresult place_in_memory(sim_context_t *context, const sim_side_t *side,
+static CUresult place_in_memory(const sim_context_t *context, const sim_side_t *side,
 				const sim_box_t *box, sim_use_t use, const char *what,
 				place_t *place)
 {
@@ -58,7 +66,7 @@ static CUresult place_in_memory(sim_context_t *context, const sim_side_t *side,
 		return wrong(what, "too large");
 	size_t pitch = side->pitch ? side->pitch : row;
 	size_t height = side->height ? side->height : rows;
-	if (pitch < row || pitch > MAX_PITCH)
+	if (pitch < row || (pitch > MAX_PITCH && (side->pitch || box->height * box->depth > 1)))
 		return wrong(what, "pitch is less than x + width, or more than a device's");
 	if (height < rows)
 		return wrong(what, "slice height is less than y + height");
@@ -78,11 +86,12 @@ static CUresult place_in_memory(sim_context_t *context, const sim_side_t *side,
 		.first = (char *)(uintptr_t)side->address + offset,
 		.pitch = pitch,
 		.slice = pitch * height,
+		.span = span,
 	};
 	return result;
 }
 
-static CUresult find(sim_context_t *context, const sim_side_t *side, const sim_box_t *box,
+static CUresult find(const sim_context_t *context, const sim_side_t *side, const sim_box_t *box,
 		     sim_use_t use, const char *what, place_t *place)
 {
 	switch (side->type) {
@@ -101,49 +110,193 @@ static bool same_elements(const sim_box_t *box)
 {
 	if (box->from.type != CU_MEMORYTYPE_ARRAY || box->to.type != CU_MEMORYTYPE_ARRAY)
 		return true;
-	sim_lock_take();
 	const sim_array_t *from = sim_object_get(box->from.array, SIM_ARRAY);
 	const sim_array_t *to = sim_object_get(box->to.array, SIM_ARRAY);
-	bool same = !from || !to || from->element_bytes == to->element_bytes;
-	sim_lock_drop();
-	return same;
+	return !from || !to || from->element_bytes == to->element_bytes;
 }
 
-CUresult sim_box_copy(sim_context_t *context, const sim_box_t *box)
+static CUresult find_both(const sim_context_t *context, const sim_box_t *box, place_t *from,
+			  place_t *to)
 {
-	if (!box->width || !box->height || !box->depth)
-		return CUDA_SUCCESS;
-	place_t from, to;
-	CUresult result = find(context, &box->from, box, SIM_USE_READ, "source", &from);
+	CUresult result = find(context, &box->from, box, SIM_USE_READ, "source", from);
 	if (result == CUDA_SUCCESS)
-		result = find(context, &box->to, box, SIM_USE_WRITE, "destination", &to);
+		result = find(context, &box->to, box, SIM_USE_WRITE, "destination", to);
 	if (result == CUDA_SUCCESS && !same_elements(box))
 		result = wrong("source and destination", "elements of different sizes");
-	if (result != CUDA_SUCCESS)
-		return result;
+	return result;
+}
 
+CUresult sim_box_check(const sim_context_t *context, const sim_box_t *box)
+{
+	place_t from, to;
+	return find_both(context, box, &from, &to);
+}
+
+static void move(const sim_box_t *box, const place_t *to, const place_t *from)
+{
 	/* Last row first where the destination lies higher: overlapping boxes come out right. */
-	bool backwards = to.first > from.first;
+	bool backwards = to->first > from->first;
 	size_t rows = box->height * box->depth;
 	for (size_t i = 0; i < rows; i++) {
 		size_t at = backwards ? rows - 1 - i : i;
 		size_t z = at / box->height, y = at % box->height;
-		memmove(to.first + z * to.slice + y * to.pitch,
-			from.first + z * from.slice + y * from.pitch, box->width);
+		memmove(to->first + z * to->slice + y * to->pitch,
+			from->first + z * from->slice + y * from->pitch, box->width);
 	}
+}
+
+static sim_memory_t memory_of(const sim_side_t *side)
+{
+	return side->type == CU_MEMORYTYPE_ARRAY ? SIM_MEMORY_DEVICE : sim_memory_at(side->address);
+}
+
+static bool is_host(sim_memory_t memory)
+{
+	return memory == SIM_MEMORY_PAGEABLE || memory == SIM_MEMORY_PINNED;
+}
+
+/* ---- as a piece of work ---- */
+
+static CUresult run(sim_work_t *work, sim_cost_t *cost)
+{
+	const sim_box_t *box = &((sim_copy_work_t *)work)->box;
+	uint64_t bytes = (uint64_t)box->width * box->height * box->depth;
+	bool from_host, to_host;
+	place_t from, to;
+	sim_lock_take();
+	CUresult result = find_both(work->context, box, &from, &to);
+	if (result == CUDA_SUCCESS) {
+		if (from.span)
+			sim_touch(work->context, (uintptr_t)from.first, from.span, SIM_USE_READ);
+		if (to.span)
+			sim_touch(work->context, (uintptr_t)to.first, to.span, SIM_USE_WRITE);
+		from_host = is_host(memory_of(&box->from));
+		to_host = is_host(memory_of(&box->to));
+	}
+	sim_lock_drop();
+	if (result != CUDA_SUCCESS)
+		return sim_fail(CUDA_ERROR_ILLEGAL_ADDRESS,
+				"a copy's memory was freed before the copy was done");
+	if (from_host && !to_host)
+		cost->to_device[SIM_CAUSE_COPY] += bytes;
+	else if (to_host && !from_host)
+		cost->to_host[SIM_CAUSE_COPY] += bytes;
+	if (!from_host)
+		cost->vram_bytes += bytes;
+	if (!to_host)
+		cost->vram_bytes += bytes;
+	move(box, &to, &from);
 	return CUDA_SUCCESS;
+}
+
+static bool copied(sim_work_t *work)
+{
+	sim_copy_work_t *copy = (sim_copy_work_t *)work;
+	size_t bytes = copy->box.width * copy->box.height * copy->box.depth;
+	void *staged = copy->staged ? malloc(bytes) : NULL;
+	if (!copy->staged)
+		return true;
+	if (!staged)
+		return false;
+	copy->staged = memcpy(staged, copy->staged, bytes);
+	copy->box.from.address = (uintptr_t)staged;
+	return true;
+}
+
+static void drop(sim_work_t *work)
+{
+	free(((sim_copy_work_t *)work)->staged);
+}
+
+const sim_work_kind_t sim_copy_kind = {
+	.name = "copy",
+	.bytes = sizeof(sim_copy_work_t),
+	.node_type = 1, /* CU_GRAPH_NODE_TYPE_MEMCPY */
+	.run = run,
+	.copied = copied,
+	.drop = drop,
+};
+
+/* The bytes are taken now; the piece copies from where they were put. */
+static bool stage(sim_copy_work_t *copy, const place_t *from)
+{
+	sim_box_t *box = &copy->box;
+	place_t staged = { .pitch = box->width, .slice = box->width * box->height };
+	copy->staged = malloc(box->width * box->height * box->depth);
+	if (!copy->staged)
+		return false;
+	staged.first = copy->staged;
+	move(box, &staged, from);
+	box->from = (sim_side_t){
+		.type = CU_MEMORYTYPE_HOST,
+		.address = (uintptr_t)copy->staged,
+		.pitch = box->width,
+		.height = box->height,
+	};
+	return true;
+}
+
+typedef enum { RETURN_AT_ONCE, RETURN_STAGED, RETURN_DONE } return_t;
+
+static return_t when(const sim_box_t *box, const sim_stream_t *stream, bool synchronous)
+{
+	sim_memory_t from = memory_of(&box->from), to = memory_of(&box->to);
+	size_t bytes = box->width * box->height * box->depth;
+	if (stream->capture)
+		return RETURN_AT_ONCE;
+	if (synchronous) {
+		if (from == SIM_MEMORY_DEVICE && to == SIM_MEMORY_DEVICE)
+			return bytes <= INLINE_BYTES && sim_stream_quiet(stream) ? RETURN_DONE :
+										   RETURN_AT_ONCE;
+		return RETURN_DONE;
+	}
+	if (to == SIM_MEMORY_PAGEABLE || (is_host(from) && is_host(to)))
+		return RETURN_DONE;
+	if (from == SIM_MEMORY_PAGEABLE)
+		return bytes <= STAGED_BYTES ? RETURN_STAGED : RETURN_DONE;
+	return RETURN_AT_ONCE;
+}
+
+/* sim_lock held. */
+static CUresult submit(sim_stream_t *stream, const sim_box_t *box, bool synchronous)
+{
+	place_t from, to;
+	CUresult result = find_both(stream->object.context, box, &from, &to);
+	if (result != CUDA_SUCCESS)
+		return result;
+	sim_work_t *work = sim_work_new(&sim_copy_kind, stream->object.context);
+	if (!work)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	sim_copy_work_t *copy = (sim_copy_work_t *)work;
+	copy->box = *box;
+	return_t returns = when(box, stream, synchronous);
+	if (returns == RETURN_STAGED && !stage(copy, &from)) {
+		sim_work_drop(work);
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	}
+	return returns == RETURN_DONE ? sim_stream_run(stream, work) :
+					sim_stream_submit(stream, work);
+}
+
+static CUresult begin(const sim_box_t *box, CUstream handle, bool per_thread, bool synchronous)
+{
+	SIM_NEED_CONTEXT(context);
+	(void)context;
+	CUresult result = CUDA_SUCCESS;
+	sim_lock_take();
+	sim_stream_t *stream = sim_stream_get(handle, per_thread, &result);
+	if (stream && box->width && box->height && box->depth)
+		result = submit(stream, box, synchronous);
+	sim_lock_drop();
+	return result;
 }
 
 CUresult sim_box_now(const sim_box_t *box, bool per_thread)
 {
-	SIM_NEED_CONTEXT(context);
-	CUresult result = sim_box_copy(context, box);
-	return result == CUDA_SUCCESS ? sim_finish(per_thread) : result;
+	return begin(box, NULL, per_thread, true);
 }
 
 CUresult sim_box_async(const sim_box_t *box, CUstream stream, bool per_thread)
 {
-	SIM_NEED_CONTEXT(context);
-	CUresult result = sim_submit(stream, per_thread);
-	return result == CUDA_SUCCESS ? sim_box_copy(context, box) : result;
+	return begin(box, stream, per_thread, false);
 }

@@ -7,6 +7,7 @@
 #define EMUV_SIM_BOX_H
 
 #include "memory.h"
+#include "work.h"
 
 /* One end of a copy, as the program describes it. */
 typedef struct {
@@ -22,9 +23,23 @@ typedef struct {
 	size_t width, height, depth; /* width in bytes */
 } sim_box_t;
 
-/* Checks both ends, then moves the bytes.  Nothing of an extent of 0. */
-CUresult sim_box_copy(sim_context_t *context, const sim_box_t *box);
-/* The same from a synchronous or an asynchronous entry point. */
+/* A copy as a piece of work. */
+typedef struct {
+	sim_work_t work;
+	sim_box_t box;
+	void *staged; /* what pageable memory held when the copy was submitted; or NULL */
+} sim_copy_work_t;
+extern const sim_work_kind_t sim_copy_kind;
+
+/* sim_lock held.  Would the copy be legal, as memory is now? */
+CUresult sim_box_check(const sim_context_t *context, const sim_box_t *box);
+/*
+ * A synchronous or an asynchronous entry point; nothing happens for an extent of 0.
+ * When each of them returns is documented ("API synchronization behavior"):
+ *   now     when the bytes are there; of device memory to device memory: at once
+ *   async   at once; from pageable memory: when the bytes have been taken (large ones:
+ *           when they are there); to pageable memory, between host memory: when they are
+ */
 CUresult sim_box_now(const sim_box_t *box, bool per_thread);
 CUresult sim_box_async(const sim_box_t *box, CUstream stream, bool per_thread);
 

@@ -79,6 +79,8 @@ static void pop(void)
 
 CUresult sim_no_context(void)
 {
+	if (sim_top && sim_top->alive && sim_top->error)
+		return (CUresult)sim_top->error;
 	return sim_top ? sim_fail(CUDA_ERROR_CONTEXT_IS_DESTROYED,
 				  "the thread's current context has been destroyed")
 		       : sim_fail(CUDA_ERROR_INVALID_CONTEXT, "the thread has no current context");
@@ -106,6 +108,8 @@ static CUresult bring_up(sim_context_t *context, CUdevice device, unsigned int f
 	context->attached = 1;
 	context->peers = 0;
 	context->cache_config = context->shared_config = 0;
+	context->error = 0;
+	context->stop = 0;
 	sim_context_default_limits(context);
 	if (!sim_object_enter(context))
 		return CUDA_ERROR_OUT_OF_MEMORY;
@@ -121,17 +125,18 @@ static CUresult bring_up(sim_context_t *context, CUdevice device, unsigned int f
 	return CUDA_SUCCESS;
 }
 
-/* sim_lock held. */
+/* sim_lock held, dropped while the last work runs out. */
 static void tear_down(sim_context_t *context)
 {
 	atomic_store(&context->alive, false);
+	sim_object_leave(context);
+	sim_context_drain(context);
 	sim_streams_drop_context(context);
 	sim_events_drop_context(context);
 	sim_modules_drop_context(context);
 	sim_memory_drop_context(context);
 	context->legacy = NULL;
 	sim_devices[context->device].context_bytes -= sim_devices[context->device].context_cost;
-	sim_object_leave(context);
 }
 
 static CUresult create(CUcontext *handle, unsigned int flags, CUdevice device)
@@ -353,6 +358,7 @@ SIM_API(cuDevicePrimaryCtxRetain, CUcontext *handle, CUdevice device)
 	SIM_DEVICE_CHECK(cuDevicePrimaryCtxRetain, device);
 	card = &sim_devices[device];
 	sim_lock_take();
+	sim_context_drain_end(card->primary);
 	if (!card->primary)
 		card->primary = calloc(1, sizeof(*card->primary));
 	if (!card->primary) {

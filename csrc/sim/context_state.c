@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "work.h"
 
 enum {
 	LIMIT_STACK_SIZE, LIMIT_PRINTF_FIFO_SIZE, LIMIT_MALLOC_HEAP_SIZE,
@@ -40,6 +41,8 @@ static sim_context_t *of(CUcontext handle, CUresult *why)
 	sim_lock_drop();
 	if (!context)
 		*why = sim_fail(CUDA_ERROR_INVALID_CONTEXT, "%p is no context", (void *)handle);
+	else if (context->error)
+		*why = (CUresult)context->error, context = NULL;
 	return context;
 }
 
@@ -256,7 +259,7 @@ static CUresult synchronize(CUcontext handle)
 	if (!context)
 		return result;
 	sim_lock_take();
-	result = sim_streams_wait_context(context);
+	result = sim_context_finish(context);
 	sim_lock_drop();
 	return result;
 }
@@ -283,7 +286,7 @@ SIM_API(cuCtxRecordEvent, CUcontext handle, CUevent event)
 	if (!context)
 		return result;
 	sim_lock_take();
-	result = sim_streams_record_context(context, event);
+	result = sim_event_record_context(event, context);
 	sim_lock_drop();
 	return result;
 }
@@ -298,7 +301,7 @@ SIM_API(cuCtxWaitEvent, CUcontext handle, CUevent event)
 	if (!context)
 		return result;
 	sim_lock_take();
-	result = sim_streams_wait_event(context, event);
+	result = sim_event_wait_context(context, event);
 	sim_lock_drop();
 	return result;
 }

@@ -1,40 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Address checks, and copies in one dimension.
+ * Address checks, and the driver's copies in one dimension: boxes (box.h) of one row.
  *
  * Every device address must lie, with its whole length, in one live range (of a
  * reservation: in mappings that the device may access).  A host address is the
  * caller's word, as on a real driver, unless it lies in a range of ours: then it is
- * held to the range's bounds.  Bytes move when the call is made, outside of the lock;
- * overlapping copies come out as memmove's.
+ * held to the range's bounds.
  */
-#include <string.h>
-
-#include "memory.h"
-
-CUresult sim_submit(CUstream stream, bool per_thread)
-{
-	CUresult result = CUDA_SUCCESS;
-	sim_lock_take();
-	sim_stream_t *target = sim_stream_get(stream, per_thread, &result);
-	if (target)
-		sim_stream_work(target);
-	sim_lock_drop();
-	return target ? CUDA_SUCCESS : result;
-}
-
-CUresult sim_finish(bool per_thread)
-{
-	CUresult result = CUDA_SUCCESS;
-	sim_lock_take();
-	sim_stream_t *target = sim_stream_get(NULL, per_thread, &result);
-	if (target) {
-		sim_stream_work(target);
-		result = sim_stream_wait(target);
-	}
-	sim_lock_drop();
-	return result;
-}
+#include "box.h"
 
 /* Every byte of the piece is mapped, with access of the kind.  sim_lock held. */
 static bool mapped(const sim_range_t *range, uintptr_t address, size_t bytes, CUdevice device,
@@ -53,7 +26,7 @@ static bool mapped(const sim_range_t *range, uintptr_t address, size_t bytes, CU
 	return true;
 }
 
-CUresult sim_check(sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
+CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
 		   sim_address_t kind, const char *what)
 {
 	if (!bytes)
@@ -63,7 +36,6 @@ CUresult sim_check(sim_context_t *context, uint64_t address, size_t bytes, sim_u
 				(unsigned long long)address, bytes);
 
 	const char *fault = NULL;
-	sim_lock_take();
 	sim_range_t *range = sim_range_find((uintptr_t)address);
 	if (!range) {
 		if (kind == SIM_ADDRESS_DEVICE ||
@@ -74,64 +46,68 @@ CUresult sim_check(sim_context_t *context, uint64_t address, size_t bytes, sim_u
 	} else if (range->kind == SIM_RANGE_RESERVED) {
 		if (!mapped(range, (uintptr_t)address, bytes, context->device, use))
 			fault = "is not mapped, or not for this access";
-	} else if (range->kind == SIM_RANGE_MANAGED) {
-		sim_managed_touch(range, (uintptr_t)address, bytes, context->device,
-				  use == SIM_USE_WRITE);
 	}
-	sim_lock_drop();
 	if (fault)
 		return sim_fail(CUDA_ERROR_INVALID_VALUE, "%s: 0x%llx + %zu %s", what,
 				(unsigned long long)address, bytes, fault);
 	return CUDA_SUCCESS;
 }
 
-/* ---- the one 1-D copy ---- */
-
-typedef struct {
-	uint64_t address;
-	sim_address_t kind;
-} place_t;
-
-static place_t device_at(uint64_t address)
+void sim_touch(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use)
 {
-	return (place_t){ address, SIM_ADDRESS_DEVICE };
+	sim_range_t *range = sim_range_find((uintptr_t)address);
+
+	if (range && range->kind == SIM_RANGE_MANAGED)
+		sim_managed_touch(range, (uintptr_t)address, bytes, context->device,
+				  use == SIM_USE_WRITE);
 }
 
-static place_t host_at(const void *address)
+sim_memory_t sim_memory_at(uint64_t address)
 {
-	return (place_t){ (uintptr_t)address, SIM_ADDRESS_HOST };
+	const sim_range_t *range = sim_range_find((uintptr_t)address);
+
+	if (!range)
+		return SIM_MEMORY_PAGEABLE;
+	return range->kind == SIM_RANGE_HOST	? SIM_MEMORY_PINNED :
+	       range->kind == SIM_RANGE_MANAGED ? SIM_MEMORY_MANAGED :
+						  SIM_MEMORY_DEVICE;
 }
 
-static place_t any_at(uint64_t address)
+/* ---- copies in one dimension ---- */
+
+static sim_side_t device_at(uint64_t address)
 {
-	return (place_t){ address, SIM_ADDRESS_ANY };
+	return (sim_side_t){ .type = CU_MEMORYTYPE_DEVICE, .address = address };
 }
 
-static CUresult copy(sim_context_t *context, place_t to, place_t from, size_t bytes)
+static sim_side_t host_at(const void *address)
 {
-	CUresult result = sim_check(context, from.address, bytes, SIM_USE_READ, from.kind,
-				    "copy source");
-	if (result == CUDA_SUCCESS)
-		result = sim_check(context, to.address, bytes, SIM_USE_WRITE, to.kind,
-				   "copy destination");
-	if (result == CUDA_SUCCESS && bytes)
-		memmove((void *)(uintptr_t)to.address, (const void *)(uintptr_t)from.address, bytes);
-	return result;
+	return (sim_side_t){ .type = CU_MEMORYTYPE_HOST, .address = (uintptr_t)address };
 }
 
-static CUresult copy_now(place_t to, place_t from, size_t bytes, bool per_thread)
+static sim_side_t any_at(uint64_t address)
 {
-	SIM_NEED_CONTEXT(context);
-	CUresult result = copy(context, to, from, bytes);
-	return result == CUDA_SUCCESS ? sim_finish(per_thread) : result;
+	return (sim_side_t){ .type = CU_MEMORYTYPE_UNIFIED, .address = address };
 }
 
-static CUresult copy_async(place_t to, place_t from, size_t bytes, CUstream stream, bool per_thread)
+static sim_box_t row(sim_side_t to, sim_side_t from, size_t bytes)
 {
-	SIM_NEED_CONTEXT(context);
-	/* An invalid stream must leave the bytes alone. */
-	CUresult result = sim_submit(stream, per_thread);
-	return result == CUDA_SUCCESS ? copy(context, to, from, bytes) : result;
+	return (sim_box_t){ .from = from, .to = to, .width = bytes, .height = 1, .depth = 1 };
+}
+
+static CUresult copy_now(sim_side_t to, sim_side_t from, size_t bytes, bool per_thread)
+{
+	sim_box_t box = row(to, from, bytes);
+
+	return sim_box_now(&box, per_thread);
+}
+
+static CUresult copy_async(sim_side_t to, sim_side_t from, size_t bytes, CUstream stream,
+			   bool per_thread)
+{
+	sim_box_t box = row(to, from, bytes);
+
+	return sim_box_async(&box, stream, per_thread);
 }
 
 /*
@@ -229,9 +205,10 @@ static CUresult copy_batch(CUdeviceptr *to, CUdeviceptr *from, size_t *sizes, si
 			   size_t attribute_count, size_t *fail_index, CUstream stream,
 			   bool per_thread)
 {
-	SIM_NEED_CONTEXT(context);
 	if (fail_index)
 		*fail_index = SIZE_MAX;
+	if (!sim_current())
+		return sim_no_context();
 	if (!to || !from || !sizes || !count || !attributes || !first || !attribute_count ||
 	    attribute_count > count || first[0] != 0)
 		return CUDA_ERROR_INVALID_VALUE;
@@ -242,9 +219,10 @@ static CUresult copy_batch(CUdeviceptr *to, CUdeviceptr *from, size_t *sizes, si
 		    attributes[i].srcAccessOrder < CU_MEMCPY_SRC_ACCESS_ORDER_STREAM ||
 		    attributes[i].srcAccessOrder > CU_MEMCPY_SRC_ACCESS_ORDER_ANY)
 			return CUDA_ERROR_INVALID_VALUE;
-	CUresult result = sim_submit(stream, per_thread);
+	CUresult result = CUDA_SUCCESS;
 	for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-		result = sizes[i] ? copy(context, any_at(to[i]), any_at(from[i]), sizes[i])
+		result = sizes[i] ? copy_async(any_at(to[i]), any_at(from[i]), sizes[i], stream,
+					       per_thread)
 				  : CUDA_ERROR_INVALID_VALUE;
 		if (result != CUDA_SUCCESS && fail_index)
 			*fail_index = i;

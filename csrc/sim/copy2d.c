@@ -261,7 +261,7 @@ static sim_side_t operand_side(const CUmemcpy3DOperand *operand, size_t element)
 	};
 }
 
-static CUresult copy_op(sim_context_t *context, const CUDA_MEMCPY3D_BATCH_OP *op)
+static CUresult copy_op(const CUDA_MEMCPY3D_BATCH_OP *op, CUstream stream, bool per_thread)
 {
 	size_t element = element_bytes(op);
 	if (!element || !op->extent.width || !op->extent.height || !op->extent.depth ||
@@ -276,20 +276,21 @@ static CUresult copy_op(sim_context_t *context, const CUDA_MEMCPY3D_BATCH_OP *op
 		.height = op->extent.height,
 		.depth = op->extent.depth,
 	};
-	return sim_box_copy(context, &box);
+	return sim_box_async(&box, stream, per_thread);
 }
 
 static CUresult copy_batch(size_t count, const CUDA_MEMCPY3D_BATCH_OP *ops, size_t *fail_index,
 			   unsigned long long flags, CUstream stream, bool per_thread)
 {
-	SIM_NEED_CONTEXT(context);
 	if (fail_index)
 		*fail_index = SIZE_MAX;
+	if (!sim_current())
+		return sim_no_context();
 	if (!count || !ops || flags || stream == CU_STREAM_LEGACY || (!stream && !per_thread))
 		return CUDA_ERROR_INVALID_VALUE;
-	CUresult result = sim_submit(stream, per_thread);
+	CUresult result = CUDA_SUCCESS;
 	for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-		result = copy_op(context, &ops[i]);
+		result = copy_op(&ops[i], stream, per_thread);
 		if (result != CUDA_SUCCESS && fail_index)
 			*fail_index = i;
 	}

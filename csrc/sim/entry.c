@@ -189,6 +189,7 @@ CUresult sim_enter_slow(sim_call_t *call, uint64_t number, bool need_init)
 /* The process ends, or the library is closed. */
 __attribute__((destructor)) static void leave(void)
 {
+	sim_executor_end();
 	sim_report_write();
 	sim_threads_forget();
 }
@@ -212,6 +213,7 @@ SIM_API(cuInit, unsigned int flags)
 		return CUDA_SUCCESS;
 	sim_lock_take();
 	if (!initialised) {
+		sim_executor_init();
 		result = sim_devices_init();
 		if (result == CUDA_SUCCESS) {
 			__atomic_store_n(&initialised, true, __ATOMIC_RELEASE);

@@ -2,66 +2,28 @@
 /*
  * Events: a place in a stream, and the time at which it was reached.
  *
- * An event is `pending` from its record until its stream got there; `time` is then
- * CLOCK_MONOTONIC of the record itself where nothing was held, else of the moment
- * that let the stream go on.  sim_lock guards all of it.
+ * An event is pending while `piece`, the record in its stream's queue, is there; `time`
+ * is then CLOCK_MONOTONIC at which the stream got there, `moment` the virtual time.
+ * Where nothing comes before a record it is done at once, without a piece.  sim_lock
+ * guards all of it.
  */
-#include "internal.h"
+#include "event.h"
 
-typedef struct {
+struct sim_event {
 	sim_object_t object;
 	unsigned int flags;
-	bool recorded, pending;
-	sim_stream_t *stream; /* while pending */
-	uint64_t number;      /* work of it */
-	uint64_t time;
+	bool recorded;
+	sim_work_t *piece; /* while pending */
+	uint64_t time, moment;
 	uint64_t serial; /* of the record: a later one is another wait's business */
-} sim_event_t;
+};
 
 static uint64_t records;
-static unsigned int pending_events;
-
-static void reached(sim_event_t *event)
-{
-	event->pending = false;
-	event->stream = NULL;
-	event->time = sim_now();
-	pending_events--;
-}
-
-static bool done(sim_event_t *event)
-{
-	if (event->pending && sim_stream_done(event->stream, event->number))
-		reached(event);
-	return !event->pending;
-}
-
-static void delete(sim_event_t *event)
-{
-	pending_events -= event->pending;
-	sim_object_delete(event);
-}
-
-static void settle(void *object, void *gone)
-{
-	sim_event_t *event = object;
-
-	if (event->pending && event->stream == gone)
-		reached(event);
-	else
-		done(event);
-}
-
-void sim_events_settle(sim_stream_t *gone)
-{
-	if (pending_events)
-		sim_object_each(SIM_EVENT, settle, gone);
-}
 
 static void drop_of_context(void *object, void *argument)
 {
 	if (((sim_event_t *)object)->object.context == argument)
-		delete(object);
+		sim_object_delete(object);
 }
 
 void sim_events_drop_context(sim_context_t *context)
@@ -78,37 +40,152 @@ static sim_event_t *get(CUevent handle, CUresult *why)
 	return event;
 }
 
+/* The event of a handle; NULL also where an error sticks to its context. */
+static sim_event_t *get_usable(CUevent handle, CUresult *why)
+{
+	sim_event_t *event = get(handle, why);
+
+	if (event && event->object.context->error) {
+		*why = (CUresult)event->object.context->error;
+		return NULL;
+	}
+	return event;
+}
+
+/* ---- records and waits, as pieces of work ---- */
+
+static void begin(sim_event_t *event, sim_work_t *piece)
+{
+	event->recorded = true;
+	event->piece = piece;
+	event->serial = ++records;
+}
+
+static void reach(sim_event_t *event, uint64_t moment)
+{
+	event->piece = NULL;
+	event->time = sim_now();
+	event->moment = moment;
+}
+
+static void record_enter(sim_work_t *work)
+{
+	sim_event_work_t *record = (sim_event_work_t *)work;
+	sim_event_t *event = sim_object_get(record->event, SIM_EVENT);
+
+	if (event) {
+		begin(event, work);
+		record->serial = event->serial;
+	}
+}
+
+static void record_done(sim_work_t *work)
+{
+	sim_event_work_t *record = (sim_event_work_t *)work;
+	sim_event_t *event = sim_object_get(record->event, SIM_EVENT);
+
+	if (event && event->serial == record->serial)
+		reach(event, work->start);
+}
+
+/* The event as it is when this takes its place. */
+static void wait_enter(sim_work_t *work)
+{
+	sim_event_t *event = sim_object_get(((sim_event_work_t *)work)->event, SIM_EVENT);
+
+	if (event && event->piece)
+		sim_work_after(work, event->piece);
+	else if (event && work->start < event->moment)
+		work->start = event->moment;
+}
+
+const sim_work_kind_t sim_record_kind = {
+	.name = "event record",
+	.bytes = sizeof(sim_event_work_t),
+	.node_type = 7, /* CU_GRAPH_NODE_TYPE_EVENT_RECORD */
+	.enter = record_enter,
+	.done = record_done,
+};
+const sim_work_kind_t sim_wait_kind = {
+	.name = "event wait",
+	.bytes = sizeof(sim_event_work_t),
+	.node_type = 6, /* CU_GRAPH_NODE_TYPE_WAIT_EVENT */
+	.enter = wait_enter,
+};
+
+static CUresult submit(sim_stream_t *stream, const sim_work_kind_t *kind, CUevent event)
+{
+	sim_work_t *work = sim_work_new(kind, stream->object.context);
+
+	if (!work)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	((sim_event_work_t *)work)->event = event;
+	return sim_stream_submit(stream, work);
+}
+
 CUresult sim_event_record(CUevent handle, sim_stream_t *stream)
 {
 	CUresult why;
-	sim_event_t *event = get(handle, &why);
+	sim_event_t *event = get_usable(handle, &why);
 
 	if (!event)
 		return why;
 	if (event->object.context != stream->object.context)
 		return sim_fail(CUDA_ERROR_INVALID_HANDLE,
 				"cuEventRecord: event and stream are of different contexts");
-	sim_stream_work(stream);
-	pending_events += !event->pending;
-	event->recorded = event->pending = true;
-	event->stream = stream;
-	event->number = stream->submitted;
-	event->serial = ++records;
-	done(event);
+	if (!sim_stream_quiet(stream))
+		return submit(stream, &sim_record_kind, handle);
+	begin(event, NULL);
+	reach(event, sim_stream_moment(stream));
 	return CUDA_SUCCESS;
 }
 
 CUresult sim_event_wait(sim_stream_t *stream, CUevent handle)
 {
 	CUresult why;
-	sim_event_t *event = get(handle, &why);
+	sim_event_t *event = get_usable(handle, &why);
 
 	if (!event)
 		return why;
-	if (!done(event) && !sim_stream_after(stream, event->stream, event->number))
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	sim_stream_work(stream);
+	if (event->piece || !sim_stream_quiet(stream))
+		return submit(stream, &sim_wait_kind, handle);
+	if (stream->moment < event->moment)
+		stream->moment = event->moment;
 	return CUDA_SUCCESS;
+}
+
+CUresult sim_event_record_context(CUevent handle, sim_context_t *context)
+{
+	CUresult why;
+	sim_event_t *event = get_usable(handle, &why);
+
+	if (!event)
+		return why;
+	why = sim_stream_place_after_all(context);
+	return why == CUDA_SUCCESS ? sim_event_record(handle, context->legacy) : why;
+}
+
+struct wait_context {
+	sim_context_t *context;
+	CUevent event;
+	CUresult result;
+};
+
+static void wait_of_context(void *object, void *argument)
+{
+	struct wait_context *wait = argument;
+	sim_stream_t *stream = object;
+
+	if (stream->object.context == wait->context && wait->result == CUDA_SUCCESS)
+		wait->result = sim_event_wait(stream, wait->event);
+}
+
+CUresult sim_event_wait_context(sim_context_t *context, CUevent handle)
+{
+	struct wait_context wait = { context, handle, CUDA_SUCCESS };
+
+	sim_object_each(SIM_STREAM, wait_of_context, &wait);
+	return wait.result;
 }
 
 SIM_API(cuEventCreate, CUevent *handle, unsigned int flags)
@@ -142,8 +219,10 @@ static CUresult destroy(CUevent handle)
 
 	sim_lock_take();
 	event = get(handle, &result);
-	if (event)
-		delete(event);
+	if (event) {
+		result = (CUresult)event->object.context->error;
+		sim_object_delete(event);
+	}
 	sim_lock_drop();
 	return result;
 }
@@ -185,7 +264,6 @@ SIM_API(cuEventRecord_ptsz, CUevent event, CUstream stream)
 	return record(event, stream, true);
 }
 
-/* CU_EVENT_RECORD_EXTERNAL (1) is for captures, of which there are none. */
 SIM_API(cuEventRecordWithFlags, CUevent event, CUstream stream, unsigned int flags)
 {
 	SIM_ENTER(cuEventRecordWithFlags);
@@ -205,25 +283,11 @@ SIM_API(cuEventQuery, CUevent handle)
 
 	SIM_ENTER(cuEventQuery);
 	sim_lock_take();
-	event = get(handle, &result);
-	if (event && !done(event))
+	event = get_usable(handle, &result);
+	if (event && event->piece)
 		result = CUDA_ERROR_NOT_READY;
 	sim_lock_drop();
 	return result;
-}
-
-/* The lock is dropped during a wait: the event may be gone or recorded anew after it. */
-struct target {
-	CUevent handle;
-	uint64_t serial;
-};
-
-static bool target_reached(void *argument)
-{
-	struct target *target = argument;
-	sim_event_t *event = sim_object_get(target->handle, SIM_EVENT);
-
-	return !event || event->serial != target->serial || done(event);
 }
 
 SIM_API(cuEventSynchronize, CUevent handle)
@@ -233,14 +297,17 @@ SIM_API(cuEventSynchronize, CUevent handle)
 
 	SIM_ENTER(cuEventSynchronize);
 	sim_lock_take();
-	event = get(handle, &result);
-	if (event) {
-		struct target target = { handle, event->serial };
-
-		result = sim_wait_until(target_reached, &target);
-	}
+	event = get_usable(handle, &result);
+	if (event && event->piece)
+		result = sim_stream_wait_for(event->piece->stream, event->piece->number);
 	sim_lock_drop();
 	return result;
+}
+
+/* Milliseconds. */
+static double between(uint64_t from, uint64_t to)
+{
+	return (double)(int64_t)(to - from) / 1e6;
 }
 
 static CUresult elapsed(float *milliseconds, CUevent from_handle, CUevent to_handle)
@@ -251,8 +318,8 @@ static CUresult elapsed(float *milliseconds, CUevent from_handle, CUevent to_han
 	if (!milliseconds)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	from = get(from_handle, &result);
-	to = get(to_handle, &result);
+	from = get_usable(from_handle, &result);
+	to = get_usable(to_handle, &result);
 	if (from && to) {
 		if (!from->recorded || !to->recorded ||
 		    (from->flags | to->flags) & CU_EVENT_DISABLE_TIMING)
@@ -260,11 +327,12 @@ static CUresult elapsed(float *milliseconds, CUevent from_handle, CUevent to_han
 					  "cuEventElapsedTime: an event %s",
 					  from->recorded && to->recorded ? "has no times"
 									 : "was never recorded");
-		else if (!done(from) || !done(to))
+		else if (from->piece || to->piece)
 			result = CUDA_ERROR_NOT_READY;
 		else
-			*milliseconds =
-				(float)((double)(int64_t)(to->time - from->time) / 1e6);
+			*milliseconds = (float)(sim_clock_events ?
+							between(from->moment, to->moment) :
+							between(from->time, to->time));
 	}
 	sim_lock_drop();
 	return result;

@@ -7,6 +7,7 @@
  * nothing is pinned, since nothing here moves by itself.
  */
 #include "memory.h"
+#include "work.h"
 
 #define HOST_FLAGS (CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | \
 		    CU_MEMHOSTALLOC_WRITECOMBINED)
@@ -52,9 +53,13 @@ SIM_API(cuMemFreeHost, void *address)
 {
 	SIM_ENTER(cuMemFreeHost);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
 	sim_leftover_t leftover = { 0 };
 	sim_lock_take();
+	CUresult result = sim_context_finish(context);
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	sim_range_t *range = sim_range_find((uintptr_t)address);
 	bool ours = range && range->kind == SIM_RANGE_HOST && !range->registered &&
 		    !range->pool && range->start == (uintptr_t)address;
@@ -115,10 +120,14 @@ SIM_API(cuMemHostUnregister, void *address)
 {
 	SIM_ENTER(cuMemHostUnregister);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
 	if (!address)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
+	CUresult result = sim_context_finish(context);
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	sim_range_t *range = sim_range_find((uintptr_t)address);
 	bool ours = range && range->registered && range->start == (uintptr_t)address;
 	if (ours)

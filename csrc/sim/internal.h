@@ -85,37 +85,41 @@ void sim_streams_drop_context(sim_context_t *context);
 /* Of the calling thread, which ends. */
 void sim_stream_thread_end(void);
 
-/* ---- order.c ---- */
-/* A function of the program that runs in a stream's order; one of the two is set. */
-typedef struct {
-	void (*function)(void *data);
-	void (*callback)(CUstream stream, CUresult status, void *data);
-	void *data;
-	CUstream handle; /* what the program called the stream */
-} sim_host_t;
-/* sim_lock held for all of these. */
-bool sim_stream_done(sim_stream_t *stream, uint64_t number);
-/* Later work in `stream` waits for `other`'s work up to `number`. */
-bool sim_stream_after(sim_stream_t *stream, sim_stream_t *other, uint64_t number);
-/* Waits until `done` says so; CUDA_ERROR_LAUNCH_TIMEOUT after sim_config.wait_ms. */
-CUresult sim_wait_until(bool (*done)(void *argument), void *argument);
+/* ---- order.c: more in order.h and work.h.  sim_lock held for all of these ---- */
 CUresult sim_stream_hold(sim_stream_t *stream, bool hold);
-CUresult sim_host_submit(sim_stream_t *stream, const sim_host_t *host);
-/* The stream ends, its work with it.  True: sim_order_settle is due when it is gone. */
-bool sim_order_forget(sim_stream_t *stream);
-void sim_order_settle(void);
-CUresult sim_streams_wait_context(sim_context_t *context);
-/* The event captures all streams of the context; all of them wait for the event. */
-CUresult sim_streams_record_context(sim_context_t *context, CUevent event);
-CUresult sim_streams_wait_event(sim_context_t *context, CUevent event);
+void sim_stream_set_priority(sim_stream_t *stream, int priority);
+/* The handle is dead; what is queued is done all the same. */
+void sim_stream_delete(sim_stream_t *stream);
+/* A place behind all that is in the stream; behind all that is in the context. */
+CUresult sim_stream_place(sim_stream_t *stream);
+CUresult sim_stream_place_after_all(sim_context_t *context);
+/* The virtual moment at which work that is submitted to it now may start, at the earliest. */
+uint64_t sim_stream_moment(const sim_stream_t *stream);
+/* sim_context_poison; sim_order_go is due. */
+void sim_context_fail(sim_context_t *context, CUresult code);
+/* What runs should end, what is queued is passed over. */
+void sim_context_stop(sim_context_t *context);
+
+/* ---- executor.c ---- */
+extern _Atomic bool sim_exiting; /* functions of the program are not called any more */
+void sim_executor_init(void);
+void sim_executor_end(void); /* without sim_lock: the library goes */
+/* sim_lock held, dropped while waiting.  Waits for the stream's work up to a number. */
+CUresult sim_stream_wait_for(sim_stream_t *stream, uint64_t number);
+/* The same.  The context ends: its work has a short time for it. */
+void sim_context_drain(sim_context_t *context);
+/* Waits while another thread drains it; NULL: none. */
+void sim_context_drain_end(const sim_context_t *context);
 
 /* ---- event.c ---- */
-/* sim_lock held.  Stamps what has finished; of a `gone` stream, everything. */
-void sim_events_settle(sim_stream_t *gone);
+/* sim_lock held. */
 void sim_events_drop_context(sim_context_t *context);
 /* sim_lock held.  A record of everything that is in the stream now. */
 CUresult sim_event_record(CUevent handle, sim_stream_t *stream);
 CUresult sim_event_wait(sim_stream_t *stream, CUevent handle);
+/* A record of everything that is in the context; all its streams wait for the event. */
+CUresult sim_event_record_context(CUevent handle, sim_context_t *context);
+CUresult sim_event_wait_context(sim_context_t *context, CUevent handle);
 
 /* ---- module.c ---- */
 /* sim_lock held. */

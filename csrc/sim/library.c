@@ -11,6 +11,7 @@
 
 #include "image.h"
 #include "internal.h"
+#include "work.h"
 
 typedef struct instance {
 	struct instance *next;
@@ -214,7 +215,8 @@ SIM_API(cuLibraryUnload, CUlibrary handle)
 
 	SIM_ENTER(cuLibraryUnload);
 	sim_lock_take();
-	library = get(handle, &result);
+	result = sim_current_finish();
+	library = result == CUDA_SUCCESS ? get(handle, &result) : NULL;
 	if (library)
 		delete(library);
 	sim_lock_drop();

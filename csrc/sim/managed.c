@@ -245,7 +245,6 @@ void sim_managed_prefetch(sim_range_t *range, uintptr_t address, size_t bytes, C
 	blocks_of(managed, address, bytes, &first, &end);
 	for (size_t index = first; index < end; index++) {
 		sim_block_t *block = &managed->block[index];
-		block->prefetched = to;
 		if (to.type != CU_MEM_LOCATION_TYPE_DEVICE) {
 			if (!block->read_mostly)
 				leave_all(managed, index, -1);
@@ -268,6 +267,15 @@ void sim_managed_prefetch(sim_range_t *range, uintptr_t address, size_t bytes, C
 			block->host = false;
 		}
 	}
+}
+
+void sim_managed_prefetch_asked(sim_range_t *range, uintptr_t address, size_t bytes,
+				CUmemLocation to)
+{
+	size_t first, end;
+	blocks_of(range->managed, address, bytes, &first, &end);
+	for (size_t index = first; index < end; index++)
+		range->managed->block[index].prefetched = to;
 }
 
 void sim_managed_discard(sim_range_t *range, uintptr_t address, size_t bytes)

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "memory.h"
+#include "work.h"
 
 #define PITCH_BYTES ((size_t)512)
 
@@ -99,7 +100,7 @@ sim_leftover_t sim_memory_free(sim_range_t *range)
 {
 	if (range->pool)
 		sim_pool_settle(range);
-	else if (range->kind == SIM_RANGE_DEVICE)
+	else if (range->kind == SIM_RANGE_DEVICE && !range->settled)
 		sim_card_give(range->device, range->bytes);
 	return sim_memory_delete(range);
 }
@@ -163,13 +164,18 @@ SIM_API(cuMemAllocPitch_v2, CUdeviceptr *dptr, size_t *pitch, size_t width, size
 	return allocate_pitch(context, dptr, pitch, width, height, element);
 }
 
-static CUresult release(uint64_t address)
+static CUresult release(sim_context_t *context, uint64_t address)
 {
 	if (!address)
 		return CUDA_SUCCESS;
 	sim_lock_take();
+	CUresult result = sim_context_finish(context);
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	sim_range_t *range = sim_range_find((uintptr_t)address);
-	bool ours = range && range->start == address &&
+	bool ours = range && range->start == address && !range->leaving &&
 		    (range->pool || range->kind == SIM_RANGE_DEVICE ||
 		     range->kind == SIM_RANGE_MANAGED);
 	sim_leftover_t leftover = { 0 };
@@ -188,8 +194,7 @@ SIM_API(cuMemFree_v2, CUdeviceptr dptr)
 {
 	SIM_ENTER(cuMemFree_v2);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
-	return release(dptr);
+	return release(context, dptr);
 }
 
 /* ---- queries ---- */
@@ -313,8 +318,7 @@ SIM_API(cuMemFree, CUdeviceptr_v1 dptr)
 {
 	SIM_ENTER(cuMemFree);
 	SIM_NEED_CONTEXT(context);
-	(void)context;
-	return release(dptr);
+	return release(context, dptr);
 }
 
 SIM_API(cuMemGetInfo, unsigned int *free_bytes, unsigned int *total_bytes)

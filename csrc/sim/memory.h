@@ -83,6 +83,9 @@ void sim_managed_detach(sim_range_t *range);
 void sim_managed_touch(sim_range_t *range, uintptr_t address, size_t bytes, CUdevice device,
 		       bool write);
 void sim_managed_prefetch(sim_range_t *range, uintptr_t address, size_t bytes, CUmemLocation to);
+/* The last prefetch is remembered from the call on (CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION). */
+void sim_managed_prefetch_asked(sim_range_t *range, uintptr_t address, size_t bytes,
+				CUmemLocation to);
 void sim_managed_discard(sim_range_t *range, uintptr_t address, size_t bytes);
 /* The managed block made resident on `device` longest ago goes to the host; false: none. */
 bool sim_managed_evict(CUdevice device);
@@ -134,15 +137,13 @@ void sim_array_drop_context(sim_context_t *context);
 /* How a call uses memory: who touches it, and may it be plain host memory? */
 typedef enum { SIM_USE_READ, SIM_USE_WRITE } sim_use_t;
 typedef enum { SIM_ADDRESS_DEVICE, SIM_ADDRESS_HOST, SIM_ADDRESS_ANY } sim_address_t;
-/*
- * May the context's device read or write [address, address + bytes)?  Moves managed
- * blocks as the touch does.  `what` names the argument in the message.
- */
-CUresult sim_check(sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
+/* May the context's device read or write [address, address + bytes)?  `what` names it. */
+CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
 		   sim_address_t kind, const char *what);
-/* Without the lock.  Resolves the stream and marks work on it. */
-CUresult sim_submit(CUstream stream, bool per_thread);
-/* The same on stream 0, and waits for it: what a synchronous call ends with. */
-CUresult sim_finish(bool per_thread);
+/* It does, now: moves managed blocks as the touch does. */
+void sim_touch(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use);
+/* Which memory an address is in. */
+typedef enum { SIM_MEMORY_PAGEABLE, SIM_MEMORY_PINNED, SIM_MEMORY_DEVICE, SIM_MEMORY_MANAGED } sim_memory_t;
+sim_memory_t sim_memory_at(uint64_t address);
 
 #endif

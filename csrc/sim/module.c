@@ -12,6 +12,7 @@
 
 #include "image.h"
 #include "internal.h"
+#include "work.h"
 #include "memory.h"
 #include "ptx/ptx.h"
 
@@ -340,6 +341,10 @@ SIM_API(cuModuleUnload, CUmodule handle)
 	SIM_ENTER(cuModuleUnload);
 	sim_lock_take();
 	module = get(handle, &result);
+	if (module) { /* dropped while waiting */
+		result = sim_context_finish(module->object.context);
+		module = result == CUDA_SUCCESS ? get(handle, &result) : NULL;
+	}
 	if (module && module->of_library)
 		result = sim_fail(CUDA_ERROR_NOT_PERMITTED,
 				  "cuModuleUnload: the module belongs to a library");

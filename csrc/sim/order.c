@@ -1,47 +1,49 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The order of work: what is finished, what waits for what, host functions.
+ * The order of work: queues, and what comes before what.
  *
- * Work is done when it is submitted, so normally everything is finished and a
- * stream is a counter.  Two things take time: a stream that a test holds, and a
- * host function that is running.  While `unfinished` counts any of these, the order
- * between streams is kept by waits: "work from number `before` on comes after work
- * up to `number` of `stream`".  When it is zero, all waits are fulfilled and dropped.
+ * A stream is a queue of pieces; its first one may run when nothing of other streams
+ * comes before it any more (`unmet` is 0) and the stream is not held for it.  Order
+ * between streams is kept by edges, from a piece to one that waits for it; an edge
+ * leads to a later piece only, so that there is no cycle.  A piece without run() is a
+ * place in the stream: it is done as soon as it is first and nothing is before it.
  *
  * Invariants
- *   - sim_lock guards everything here; host functions run without it, in the thread
- *     whose submission (or release of a hold) made them due, in order.
- *   - Waits point to earlier work only, so that they form no cycle.
- *   - A stream's memory goes only after all that points to it was told
- *     (sim_order_forget).
+ *   - sim_lock guards everything here.
+ *   - A stream is in the list `busy` exactly while it has a piece; in a list of
+ *     `ready` streams while its first one may run and nobody runs it.
+ *   - What changes a stream puts it on the list `look`; sim_order_go() draws the
+ *     conclusions for all that are there, without recursion.
+ *   - Edges are reserved before anything is changed: a piece enters whole or not.
+ *   - A stream that is destroyed lives on until its last piece is done and nobody
+ *     waits for it.
  */
-#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-#include "internal.h"
+#include "order.h"
 
-struct sim_wait {
-	struct sim_wait *next;
-	uint64_t before;
-	sim_stream_t *stream;
-	uint64_t number;
-};
+typedef struct sim_edge {
+	struct sim_edge *next;
+	sim_work_t *work;
+} sim_edge_t;
 
-/* A host function that has been submitted and has not returned. */
-typedef struct host_call {
-	struct host_call *next;
-	sim_stream_t *stream; /* NULL: destroyed meanwhile */
-	uint64_t number;
-	sim_host_t host;
-	bool running;
-} host_call_t;
+sim_stream_t *sim_busy_streams;
+unsigned int sim_held_streams;
+uint64_t sim_order_moment;
 
-static host_call_t *host_calls, **host_calls_end = &host_calls;
-static unsigned int unfinished; /* held streams and host calls */
+static sim_stream_t *look;
+static uint64_t numbers;
+static unsigned int busy_count;
 
-static pthread_cond_t changed;
-static pthread_once_t changed_once = PTHREAD_ONCE_INIT;
+/* Virtual time without a model of it (paging.h): everything takes none. */
+__attribute__((weak)) bool sim_clock_events;
+__attribute__((weak)) uint64_t sim_clock_run(const sim_cost_t *cost, uint64_t start)
+{
+	(void)cost;
+	return start;
+}
 
 uint64_t sim_now(void)
 {
@@ -51,329 +53,564 @@ uint64_t sim_now(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static void drop_waits(sim_stream_t *stream)
-{
-	while (stream->waits) {
-		struct sim_wait *wait = stream->waits;
+/* ---- pieces and edges: kept for the next one ---- */
 
-		stream->waits = wait->next;
-		free(wait);
-	}
+#define CLASS_BYTES ((size_t)64)
+#define CLASSES 16
+#define KEPT 512 /* of a class */
+
+static pthread_mutex_t pieces_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+	sim_work_t *first;
+	unsigned int count;
+} kept[CLASSES];
+
+static size_t class_of(const sim_work_kind_t *kind)
+{
+	return (kind->bytes + CLASS_BYTES - 1) / CLASS_BYTES - 1;
 }
 
-/* Is all work up to `number` finished, not looking at `except`? */
-static bool finished(sim_stream_t *stream, uint64_t number, const host_call_t *except)
+static sim_work_t *piece_take(const sim_work_kind_t *kind)
 {
-	if (!unfinished) {
-		drop_waits(stream);
-		return true;
-	}
-	if (stream->held && number > stream->held_from)
-		return false;
-	for (host_call_t *call = host_calls; call; call = call->next)
-		if (call->stream == stream && call->number <= number && call != except)
-			return false;
-	for (struct sim_wait **at = &stream->waits; *at;) {
-		struct sim_wait *wait = *at;
+	size_t class = class_of(kind);
+	sim_work_t *work = NULL;
 
-		if (!finished(wait->stream, wait->number, NULL)) {
-			if (wait->before <= number)
-				return false;
-			at = &wait->next;
-			continue;
+	if (class < CLASSES) {
+		pthread_mutex_lock(&pieces_lock);
+		work = kept[class].first;
+		if (work) {
+			kept[class].first = work->next;
+			kept[class].count--;
 		}
-		*at = wait->next;
-		free(wait);
+		pthread_mutex_unlock(&pieces_lock);
+	}
+	return work ? work : malloc((class + 1) * CLASS_BYTES);
+}
+
+static void piece_give(sim_work_t *work)
+{
+	size_t class = class_of(work->kind);
+	bool keep = false;
+
+	if (class < CLASSES) {
+		pthread_mutex_lock(&pieces_lock);
+		keep = kept[class].count < KEPT;
+		if (keep) {
+			work->next = kept[class].first;
+			kept[class].first = work;
+			kept[class].count++;
+		}
+		pthread_mutex_unlock(&pieces_lock);
+	}
+	if (!keep)
+		free(work);
+}
+
+sim_work_t *sim_work_new(const sim_work_kind_t *kind, sim_context_t *context)
+{
+	sim_work_t *work = piece_take(kind);
+
+	if (work) {
+		memset(work, 0, kind->bytes);
+		work->kind = kind;
+		work->context = context;
+	}
+	return work;
+}
+
+sim_work_t *sim_work_copy(const sim_work_t *work)
+{
+	sim_work_t *copy = piece_take(work->kind);
+
+	if (!copy)
+		return NULL;
+	memcpy(copy, work, work->kind->bytes);
+	copy->next = NULL;
+	copy->stream = NULL;
+	copy->after = NULL;
+	copy->unmet = 0;
+	copy->start = 0;
+	if (copy->kind->copied && !copy->kind->copied(copy)) {
+		piece_give(copy);
+		return NULL;
+	}
+	return copy;
+}
+
+void sim_work_drop(sim_work_t *work)
+{
+	if (work->kind->drop)
+		work->kind->drop(work);
+	piece_give(work);
+}
+
+static sim_edge_t *spare_edges;
+static unsigned int spare_count;
+
+static bool edges_reserve(unsigned int count)
+{
+	while (spare_count < count) {
+		sim_edge_t *edge = malloc(sizeof(*edge));
+
+		if (!edge)
+			return false;
+		edge->next = spare_edges;
+		spare_edges = edge;
+		spare_count++;
 	}
 	return true;
 }
 
-bool sim_stream_done(sim_stream_t *stream, uint64_t number)
+void sim_work_after(sim_work_t *work, sim_work_t *earlier)
 {
-	return finished(stream, number, NULL);
-}
+	sim_edge_t *edge;
 
-bool sim_stream_idle(sim_stream_t *stream)
-{
-	return sim_stream_done(stream, stream->submitted);
-}
-
-bool sim_stream_after(sim_stream_t *stream, sim_stream_t *other, uint64_t number)
-{
-	struct sim_wait *wait;
-
-	if (stream == other || sim_stream_done(other, number))
-		return true;
-	wait = malloc(sizeof(*wait));
-	if (!wait)
-		return false;
-	*wait = (struct sim_wait){ stream->waits, stream->submitted + 1, other, number };
-	stream->waits = wait;
-	return true;
-}
-
-struct order {
-	sim_stream_t *stream;
-	bool all;
-};
-
-static void order_legacy(void *object, void *argument)
-{
-	struct order *order = argument;
-	sim_stream_t *other = object;
-
-	if (other->object.context != order->stream->object.context || other == order->stream)
+	if (earlier->stream == work->stream)
 		return;
-	if (order->all || !(other->flags & CU_STREAM_NON_BLOCKING))
-		sim_stream_after(order->stream, other, other->submitted);
+	edge = spare_edges;
+	spare_edges = edge->next;
+	spare_count--;
+	edge->work = work;
+	edge->next = earlier->after;
+	earlier->after = edge;
+	work->unmet++;
 }
 
-/* The NULL stream and blocking streams of its context come after one another. */
-static void order(sim_stream_t *stream)
-{
-	struct order legacy = { stream, false };
-	sim_context_t *context = stream->object.context;
+/* ---- lists of streams ---- */
 
-	if (stream->legacy)
-		sim_object_each(SIM_STREAM, order_legacy, &legacy);
-	else if (!(stream->flags & CU_STREAM_NON_BLOCKING) && context->legacy)
-		sim_stream_after(stream, context->legacy, context->legacy->submitted);
+static void busy_add(sim_stream_t *stream)
+{
+	stream->busy_previous = NULL;
+	stream->busy_next = sim_busy_streams;
+	if (sim_busy_streams)
+		sim_busy_streams->busy_previous = stream;
+	sim_busy_streams = stream;
+	busy_count++;
 }
 
-void sim_stream_work(sim_stream_t *stream)
+static void busy_remove(sim_stream_t *stream)
 {
-	if (unfinished)
-		order(stream);
-	stream->submitted++;
+	if (stream->busy_previous)
+		stream->busy_previous->busy_next = stream->busy_next;
+	else
+		sim_busy_streams = stream->busy_next;
+	if (stream->busy_next)
+		stream->busy_next->busy_previous = stream->busy_previous;
+	busy_count--;
 }
 
-static void make_changed(void)
-{
-	pthread_condattr_t attributes;
+#define PRIORITIES (SIM_PRIORITY_LEAST - SIM_PRIORITY_GREATEST + 1)
+static struct {
+	sim_stream_t *first, *last;
+} ready[PRIORITIES];
+static unsigned int ready_count, polling_count;
 
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&changed, &attributes);
-	pthread_condattr_destroy(&attributes);
+static int ready_list(const sim_stream_t *stream)
+{
+	return stream->priority - SIM_PRIORITY_GREATEST;
 }
 
-CUresult sim_wait_until(bool (*done)(void *argument), void *argument)
+static void ready_add(sim_stream_t *stream)
 {
-	struct timespec limit;
-	uint64_t at;
+	int list = ready_list(stream);
 
-	if (done(argument))
-		return CUDA_SUCCESS;
-	pthread_once(&changed_once, make_changed);
-	at = sim_now() + sim_config.wait_ms * 1000000ull;
-	limit.tv_sec = (time_t)(at / 1000000000u);
-	limit.tv_nsec = (long)(at % 1000000000u);
-	while (!done(argument))
-		if (pthread_cond_timedwait(&changed, &sim_lock, &limit) == ETIMEDOUT)
-			return done(argument)
-				       ? CUDA_SUCCESS
-				       : sim_fail(CUDA_ERROR_LAUNCH_TIMEOUT,
-						  "waited %u ms for a stream that is held",
-						  sim_config.wait_ms);
-	return CUDA_SUCCESS;
+	stream->ready_next = NULL;
+	stream->ready_previous = ready[list].last;
+	if (ready[list].last)
+		ready[list].last->ready_next = stream;
+	else
+		ready[list].first = stream;
+	ready[list].last = stream;
+	stream->ready = true;
+	ready_count++;
+	polling_count += stream->polling;
 }
 
-/* The lock is dropped during a wait: a stream is known again by its number. */
-struct target {
-	sim_stream_t *stream;
-	uint64_t id, number;
-};
-
-static bool target_reached(void *argument)
+static void ready_remove(sim_stream_t *stream)
 {
-	struct target *target = argument;
-	sim_stream_t *stream = sim_object_get(target->stream, SIM_STREAM);
+	int list = ready_list(stream);
 
-	return !stream || stream->id != target->id || sim_stream_done(stream, target->number);
+	if (stream->ready_previous)
+		stream->ready_previous->ready_next = stream->ready_next;
+	else
+		ready[list].first = stream->ready_next;
+	if (stream->ready_next)
+		stream->ready_next->ready_previous = stream->ready_previous;
+	else
+		ready[list].last = stream->ready_previous;
+	stream->ready = false;
+	ready_count--;
+	polling_count -= stream->polling;
 }
 
-CUresult sim_stream_wait(sim_stream_t *stream)
+void sim_stream_set_priority(sim_stream_t *stream, int priority)
 {
-	struct target target = { stream, stream->id, stream->submitted };
+	bool was_ready = stream->ready;
 
-	return sim_wait_until(target_reached, &target);
+	if (was_ready)
+		ready_remove(stream);
+	stream->priority = priority;
+	if (was_ready)
+		ready_add(stream);
 }
 
-/* ---- what takes time: holds and host functions ---- */
-
-static host_call_t *next_due(void)
+static void look_at(sim_stream_t *stream)
 {
-	for (host_call_t *call = host_calls; call; call = call->next)
-		if (!call->running &&
-		    (!call->stream || finished(call->stream, call->number, call)))
-			return call;
+	if (stream->looked_at)
+		return;
+	stream->looked_at = true;
+	stream->look_next = look;
+	look = stream;
+}
+
+/* ---- the course of a piece ---- */
+
+/* Its context will do nothing more: what is queued is passed over. */
+static bool passed_over(const sim_work_t *work)
+{
+	return work->context->error || work->context->stop;
+}
+
+static bool held(const sim_stream_t *stream)
+{
+	return stream->held && stream->first->number > stream->held_from;
+}
+
+static void maybe_free(sim_stream_t *stream)
+{
+	if (stream->gone && !stream->first && !stream->waiters && !stream->looked_at)
+		free(stream);
+}
+
+/* The first piece of the stream is done, or passed over. */
+static void complete(sim_stream_t *stream, uint64_t moment)
+{
+	sim_work_t *work = stream->first;
+
+	stream->first = work->next;
+	if (!stream->first)
+		stream->last = NULL;
+	stream->moment = moment;
+	if (!(stream->flags & CU_STREAM_NON_BLOCKING) && work->context->blocking_moment < moment)
+		work->context->blocking_moment = moment;
+	work->start = moment;
+	if (work->kind->done)
+		work->kind->done(work);
+	while (work->after) {
+		sim_edge_t *edge = work->after;
+
+		work->after = edge->next;
+		if (edge->work->start < moment)
+			edge->work->start = moment;
+		if (--edge->work->unmet == 0)
+			look_at(edge->work->stream);
+		edge->next = spare_edges;
+		spare_edges = edge;
+		spare_count++;
+	}
+	work->context->unfinished--;
+	sim_work_drop(work);
+	if (!stream->first)
+		busy_remove(stream);
+	look_at(stream);
+}
+
+static uint64_t start_of(const sim_stream_t *stream)
+{
+	uint64_t start = stream->first->start;
+
+	return start > stream->moment ? start : stream->moment;
+}
+
+void sim_order_go(const sim_stream_t *own)
+{
+	unsigned int needed;
+
+	if (!look)
+		return;
+
+	while (look) {
+		sim_stream_t *stream = look;
+
+		look = stream->look_next;
+		stream->looked_at = false;
+		while (stream->first && !stream->running && !stream->first->unmet &&
+		       !held(stream)) {
+			bool over = passed_over(stream->first) && !stream->first->kind->apart;
+
+			if (!over && stream->first->kind->run)
+				break;
+			if (stream->ready)
+				ready_remove(stream);
+			stream->polling = false;
+			complete(stream, start_of(stream));
+		}
+		if (stream->first && !stream->running && !stream->first->unmet && !held(stream)) {
+			if (!stream->ready)
+				ready_add(stream);
+		} else if (stream->ready) {
+			ready_remove(stream);
+		}
+		maybe_free(stream);
+	}
+	/* All that poll are one thread's business. */
+	needed = ready_count - polling_count + (polling_count != 0);
+	if (needed && own && own->ready)
+		needed--;
+	if (needed)
+		sim_executor_wake(needed);
+	sim_waiters_tell();
+}
+
+/* sim_lock is dropped while it runs. */
+void sim_order_run(sim_stream_t *stream)
+{
+	sim_work_t *work = stream->first;
+	uint64_t start = start_of(stream);
+	sim_cost_t cost;
+	CUresult result;
+
+	ready_remove(stream);
+	stream->polling = false;
+	stream->running = true;
+	sim_lock_drop();
+	memset(&cost, 0, sizeof(cost));
+	cost.device = work->context->device;
+	result = work->kind->run(work, &cost);
+	sim_lock_take();
+	stream->running = false;
+	if (result == SIM_AGAIN) {
+		stream->polling = true;
+		look_at(stream);
+		return;
+	}
+	if (result != CUDA_SUCCESS)
+		sim_context_fail(work->context, result);
+	complete(stream, sim_clock_run(&cost, start));
+}
+
+sim_stream_t *sim_order_next(bool *polling)
+{
+	*polling = ready_count && ready_count == polling_count;
+	for (int list = 0; list < PRIORITIES; list++)
+		for (sim_stream_t *stream = ready[list].first; stream; stream = stream->ready_next)
+			if (!stream->polling || *polling)
+				return stream;
 	return NULL;
 }
 
-static void host_call_end(host_call_t *call)
+uint64_t sim_order_number(void)
 {
-	for (host_call_t **at = &host_calls; *at; at = &(*at)->next)
-		if (*at == call) {
-			*at = call->next;
-			if (host_calls_end == &call->next)
-				host_calls_end = at;
-			break;
-		}
-	free(call);
-	unfinished--;
+	return numbers;
 }
 
-/*
- * The lock is dropped while host functions run.  Runs those that are due, then tells
- * events and waiters.
- */
-void sim_order_settle(void)
+void sim_stream_release(sim_stream_t *stream)
 {
-	for (host_call_t *call; (call = next_due());) {
-		call->running = true;
-		sim_slow++; /* other calls of this thread are refused */
-		sim_lock_drop();
-		sim_in_callback = true;
-		if (call->host.callback)
-			call->host.callback(call->host.handle, CUDA_SUCCESS, call->host.data);
-		else
-			call->host.function(call->host.data);
-		sim_in_callback = false;
-		sim_lock_take();
-		sim_slow--;
-		host_call_end(call);
+	maybe_free(stream);
+}
+
+/* ---- submission ---- */
+
+uint64_t sim_stream_moment(const sim_stream_t *stream)
+{
+	const sim_context_t *context = stream->object.context;
+	uint64_t moment = stream->moment > sim_order_moment ? stream->moment : sim_order_moment;
+	uint64_t other = stream->legacy ? context->blocking_moment : context->legacy->moment;
+
+	return stream->flags & CU_STREAM_NON_BLOCKING || moment > other ? moment : other;
+}
+
+/* The NULL stream and blocking streams of its context come after one another. */
+static void order_legacy(sim_stream_t *stream, sim_work_t *work)
+{
+	sim_context_t *context = stream->object.context;
+
+	if (!stream->legacy) {
+		if (!(stream->flags & CU_STREAM_NON_BLOCKING) && context->legacy->last)
+			sim_work_after(work, context->legacy->last);
+		return;
 	}
-	sim_events_settle(NULL);
-	pthread_once(&changed_once, make_changed);
-	pthread_cond_broadcast(&changed);
+	for (sim_stream_t *other = sim_busy_streams; other; other = other->busy_next)
+		if (other->object.context == context && !(other->flags & CU_STREAM_NON_BLOCKING))
+			sim_work_after(work, other->last);
 }
 
-CUresult sim_host_submit(sim_stream_t *stream, const sim_host_t *host)
+/* The piece goes to the end of the queue. */
+static CUresult queue(sim_stream_t *stream, sim_work_t *work)
 {
-	host_call_t *call = calloc(1, sizeof(*call));
-
-	if (!call)
+	if (!edges_reserve(busy_count + 2)) {
+		sim_work_drop(work);
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	sim_stream_work(stream);
-	call->stream = stream;
-	call->number = stream->submitted;
-	call->host = *host;
-	*host_calls_end = call;
-	host_calls_end = &call->next;
-	unfinished++;
-	sim_order_settle();
+	}
+	work->stream = stream;
+	work->context = stream->object.context;
+	work->number = stream->submitted = ++numbers;
+	work->start = sim_stream_moment(stream);
+	work->context->unfinished++;
+	if (busy_count)
+		order_legacy(stream, work);
+	if (work->kind->enter)
+		work->kind->enter(work);
+	if (stream->last)
+		stream->last->next = work;
+	else
+		stream->first = work;
+	stream->last = work;
+	if (stream->first == work) {
+		busy_add(stream);
+		look_at(stream);
+	}
 	return CUDA_SUCCESS;
 }
+
+CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work)
+{
+	CUresult result = sim_executor_start();
+
+	if (result != CUDA_SUCCESS) {
+		sim_work_drop(work);
+		return result;
+	}
+	result = queue(stream, work);
+	if (result == CUDA_SUCCESS)
+		sim_order_go(NULL);
+	return result;
+}
+
+CUresult sim_stream_run(sim_stream_t *stream, sim_work_t *work)
+{
+	CUresult result = queue(stream, work);
+
+	if (result != CUDA_SUCCESS)
+		return result;
+	sim_order_go(stream); /* the caller itself runs it, as soon as it may */
+	return sim_stream_wait(stream);
+}
+
+bool sim_stream_quiet(const sim_stream_t *stream)
+{
+	const sim_context_t *context = stream->object.context;
+
+	if (stream->held || stream->first)
+		return false;
+	if (!context->unfinished || stream->flags & CU_STREAM_NON_BLOCKING)
+		return true;
+	if (!stream->legacy)
+		return !context->legacy->first;
+	for (const sim_stream_t *other = sim_busy_streams; other; other = other->busy_next)
+		if (other->object.context == context && !(other->flags & CU_STREAM_NON_BLOCKING))
+			return false;
+	return true;
+}
+
+/* A place in the stream. */
+static const sim_work_kind_t place = { .name = "place", .bytes = sizeof(sim_work_t) };
+
+CUresult sim_stream_place(sim_stream_t *stream)
+{
+	sim_work_t *work;
+
+	if (sim_stream_quiet(stream))
+		return CUDA_SUCCESS;
+	work = sim_work_new(&place, stream->object.context);
+	return work ? sim_stream_submit(stream, work) : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* After everything that any stream of the context has now. */
+static void enter_after_all(sim_work_t *work)
+{
+	for (sim_stream_t *other = sim_busy_streams; other; other = other->busy_next)
+		if (other->object.context == work->context &&
+		    other->flags & CU_STREAM_NON_BLOCKING)
+			sim_work_after(work, other->last);
+}
+
+static const sim_work_kind_t place_after_all = {
+	.name = "place", .bytes = sizeof(sim_work_t), .enter = enter_after_all,
+};
+
+CUresult sim_stream_place_after_all(sim_context_t *context)
+{
+	sim_work_t *work;
+
+	if (!context->unfinished && !context->legacy->held)
+		return CUDA_SUCCESS;
+	work = sim_work_new(&place_after_all, context);
+	return work ? sim_stream_submit(context->legacy, work) : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* ---- holding, destroying, failing ---- */
 
 CUresult sim_stream_hold(sim_stream_t *stream, bool hold)
 {
 	if (stream->held == hold)
 		return CUDA_SUCCESS;
 	stream->held = hold;
-	stream->held_from = stream->submitted;
-	if (hold) {
-		unfinished++;
-	} else {
-		unfinished--;
-		sim_order_settle();
-	}
+	stream->held_from = numbers;
+	sim_held_streams += hold ? 1 : -1u;
+	look_at(stream);
+	sim_order_go(NULL);
 	return CUDA_SUCCESS;
 }
 
-/* ---- the end of a stream ---- */
-
-static void forget(void *object, void *argument)
+void sim_stream_delete(sim_stream_t *stream)
 {
-	sim_stream_t *stream = object;
-
-	for (struct sim_wait **at = &stream->waits; *at;) {
-		struct sim_wait *wait = *at;
-
-		if (wait->stream != argument) {
-			at = &wait->next;
-			continue;
-		}
-		*at = wait->next;
-		free(wait);
-	}
+	sim_stream_hold(stream, false);
+	sim_object_leave(stream);
+	stream->gone = true;
+	maybe_free(stream);
 }
 
-bool sim_order_forget(sim_stream_t *stream)
+static void look_at_context(const sim_context_t *context)
 {
-	bool was_busy = unfinished;
-
-	if (stream->held) {
-		stream->held = false;
-		unfinished--;
-	}
-	for (host_call_t *call = host_calls; call; call = call->next)
-		if (call->stream == stream)
-			call->stream = NULL;
-	sim_events_settle(stream);
-	if (was_busy)
-		sim_object_each(SIM_STREAM, forget, stream);
-	drop_waits(stream);
-	return was_busy;
+	for (sim_stream_t *stream = sim_busy_streams; stream; stream = stream->busy_next)
+		if (stream->object.context == context)
+			look_at(stream);
 }
 
-/* ---- whole contexts ---- */
-
-struct of_context {
-	sim_context_t *context;
-	sim_stream_t *busy;
-	CUevent event;
-	CUresult result;
-};
-
-static void find_busy(void *object, void *argument)
+void sim_context_fail(sim_context_t *context, CUresult code)
 {
-	struct of_context *search = argument;
-	sim_stream_t *stream = object;
-
-	if (!search->busy && stream->object.context == search->context && !sim_stream_idle(stream))
-		search->busy = stream;
+	if (!context->error)
+		context->error = (int)code;
+	look_at_context(context);
 }
 
-CUresult sim_streams_wait_context(sim_context_t *context)
+void sim_context_poison(sim_context_t *context, CUresult code)
 {
-	uint64_t id = context->id;
-
-	while (unfinished && context->alive && context->id == id) {
-		struct of_context search = { context, NULL, NULL, CUDA_SUCCESS };
-		CUresult result;
-
-		sim_object_each(SIM_STREAM, find_busy, &search);
-		if (!search.busy)
-			break;
-		result = sim_stream_wait(search.busy);
-		if (result != CUDA_SUCCESS)
-			return result;
-	}
-	return CUDA_SUCCESS;
+	sim_lock_take();
+	sim_context_fail(context, code);
+	sim_order_go(NULL);
+	sim_lock_drop();
 }
 
-CUresult sim_streams_record_context(sim_context_t *context, CUevent event)
+void sim_context_stop(sim_context_t *context)
 {
-	struct order everything = { context->legacy, true };
-
-	if (unfinished)
-		sim_object_each(SIM_STREAM, order_legacy, &everything);
-	return sim_event_record(event, context->legacy);
+	context->stop = 1;
+	look_at_context(context);
+	sim_order_go(NULL);
 }
 
-static void wait_event_of_context(void *object, void *argument)
-{
-	struct of_context *search = argument;
-	sim_stream_t *stream = object;
+/* ---- what a wait that takes long is asked ---- */
 
-	if (stream->object.context == search->context && search->result == CUDA_SUCCESS)
-		search->result = sim_event_wait(stream, search->event);
+static bool blocked(const sim_stream_t *stream, unsigned int depth)
+{
+	if (!stream->first || stream->running || depth > 64)
+		return false;
+	if (held(stream))
+		return true;
+	if (!stream->first->unmet)
+		return false;
+	for (const sim_stream_t *other = sim_busy_streams; other; other = other->busy_next)
+		for (const sim_work_t *work = other->first; work; work = work->next)
+			for (const sim_edge_t *edge = work->after; edge; edge = edge->next)
+				if (edge->work == stream->first &&
+				    (blocked(other, depth + 1) ||
+				     (other->held && work->number > other->held_from)))
+					return true;
+	return false;
 }
 
-CUresult sim_streams_wait_event(sim_context_t *context, CUevent event)
+bool sim_stream_blocked(const sim_stream_t *stream)
 {
-	struct of_context search = { context, NULL, event, CUDA_SUCCESS };
-
-	sim_object_each(SIM_STREAM, wait_event_of_context, &search);
-	return search.result;
+	return sim_held_streams && blocked(stream, 0);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Stream-ordered allocation and memory pools.
+ * Memory pools; allocation from them is ordered.c's.
  *
  * A pool reserves bytes of the card and hands them out: used <= reserved.  Bytes are
  * reserved exactly as they are needed (a real driver takes 2 MiB and more at a time)
  * and freed bytes stay reserved up to the release threshold; what is beyond it goes
- * back when the free is submitted, where a real driver waits for the next
+ * back at the free's place in its stream, where a real driver waits for the next
  * synchronisation.  Pools of host memory and of managed memory take nothing of a card
  * themselves.
  *
@@ -15,32 +15,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "memory.h"
-
-struct sim_pool {
-	CUmemPoolProps props;
-	struct pool_object *handle; /* NULL once destroyed */
-	bool is_default;
-	uint64_t reserved, used, reserved_high, used_high, threshold;
-	uint64_t live; /* allocations */
-	int reuse[3];
-	CUmemAccess_flags access[SIM_MAX_DEVICES];
-};
-struct pool_object {
-	sim_object_t object;
-	struct sim_pool *pool;
-};
+#include "pool.h"
 
 /* Default and current pools that belong to no device: of host memory, of managed memory. */
 static CUmemoryPool host_pools[2], managed_pools[2];
 
-static bool on_card(const struct sim_pool *pool)
+bool sim_pool_on_card(const struct sim_pool *pool)
 {
 	return pool->props.allocType == CU_MEM_ALLOCATION_TYPE_PINNED &&
 	       pool->props.location.type == CU_MEM_LOCATION_TYPE_DEVICE;
 }
 
-static CUdevice pool_device(const struct sim_pool *pool)
+CUdevice sim_pool_device(const struct sim_pool *pool)
 {
 	return pool->props.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? pool->props.location.id : 0;
 }
@@ -55,8 +41,7 @@ bool sim_pool_exports(const struct sim_pool *pool)
 	return pool && pool->props.handleTypes != CU_MEM_HANDLE_TYPE_NONE;
 }
 
-/* sim_lock held. */
-static struct sim_pool *pool_get(CUmemoryPool handle)
+struct sim_pool *sim_pool_get(CUmemoryPool handle)
 {
 	struct pool_object *object = sim_object_get(handle, SIM_POOL);
 	return object ? object->pool : NULL;
@@ -76,20 +61,20 @@ static struct sim_pool *pool_new(const CUmemPoolProps *props)
 	for (size_t i = 0; i < 3; i++)
 		pool->reuse[i] = 1;
 	for (CUdevice device = 0; device < sim_device_count; device++)
-		if (!on_card(pool) || device == props->location.id)
+		if (!sim_pool_on_card(pool) || device == props->location.id)
 			pool->access[device] = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
 	return pool;
 }
 
 /* ---- accounts ---- */
 
-static bool pool_take(struct sim_pool *pool, size_t bytes)
+bool sim_pool_take(struct sim_pool *pool, size_t bytes)
 {
 	uint64_t need = pool->used + sim_round_up(bytes, SIM_GRANULE_BYTES);
 	if (pool->props.maxSize && need > sim_round_up(pool->props.maxSize, SIM_GRANULE_BYTES))
 		return false;
 	if (need > pool->reserved) {
-		if (on_card(pool) && !sim_card_take(pool->props.location.id, need - pool->reserved))
+		if (sim_pool_on_card(pool) && !sim_card_take(pool->props.location.id, need - pool->reserved))
 			return false;
 		pool->reserved = need;
 	}
@@ -109,12 +94,12 @@ static void pool_trim(struct sim_pool *pool, uint64_t keep)
 		keep = pool->used;
 	if (pool->reserved <= keep)
 		return;
-	if (on_card(pool))
+	if (sim_pool_on_card(pool))
 		sim_card_give(pool->props.location.id, pool->reserved - keep);
 	pool->reserved = keep;
 }
 
-static void pool_put(struct sim_pool *pool, size_t bytes)
+void sim_pool_put(struct sim_pool *pool, size_t bytes)
 {
 	pool->used -= sim_round_up(bytes, SIM_GRANULE_BYTES);
 	pool->live--;
@@ -125,13 +110,11 @@ static void pool_put(struct sim_pool *pool, size_t bytes)
 
 void sim_pool_settle(sim_range_t *range)
 {
-	pool_put(range->pool, range->bytes);
+	sim_pool_put(range->pool, range->bytes);
 	range->pool = NULL;
 }
 
 /* ---- default and current pools ---- */
-
-enum { DEFAULT, CURRENT };
 
 /* Where the handle of a location's pools is kept; NULL: no such location. */
 static CUmemoryPool *pool_slot(CUmemLocation location, CUmemAllocationType type, int which)
@@ -144,7 +127,7 @@ static CUmemoryPool *pool_slot(CUmemLocation location, CUmemAllocationType type,
 	case CU_MEM_LOCATION_TYPE_DEVICE:
 		if (location.id < 0 || location.id >= sim_device_count)
 			return NULL;
-		return which == DEFAULT ? &sim_devices[location.id].default_pool
+		return which == SIM_POOL_DEFAULT ? &sim_devices[location.id].default_pool
 					: &sim_devices[location.id].current_pool;
 	case CU_MEM_LOCATION_TYPE_HOST:
 	case CU_MEM_LOCATION_TYPE_HOST_NUMA:
@@ -155,11 +138,10 @@ static CUmemoryPool *pool_slot(CUmemLocation location, CUmemAllocationType type,
 	}
 }
 
-/* The default or current pool, made when first asked for.  sim_lock held. */
-static CUresult pool_at(CUmemLocation location, CUmemAllocationType type, int which,
+CUresult sim_pool_at(CUmemLocation location, CUmemAllocationType type, int which,
 			CUmemoryPool *pool)
 {
-	CUmemoryPool *first = pool_slot(location, type, DEFAULT);
+	CUmemoryPool *first = pool_slot(location, type, SIM_POOL_DEFAULT);
 	CUmemoryPool *slot = pool_slot(location, type, which);
 	if (!slot)
 		return location.type == CU_MEM_LOCATION_TYPE_DEVICE ? CUDA_ERROR_INVALID_DEVICE
@@ -184,7 +166,7 @@ static CUresult pool_query(const CUmemLocation *location, CUmemAllocationType ty
 	if (!pool || !location)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	CUresult result = pool_at(*location, type, which, pool);
+	CUresult result = sim_pool_at(*location, type, which, pool);
 	sim_lock_drop();
 	return result;
 }
@@ -193,12 +175,12 @@ static CUresult pool_assign(CUmemLocation location, CUmemAllocationType type, CU
 {
 	CUresult result = CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
-	CUmemoryPool *slot = pool_slot(location, type, CURRENT);
+	struct sim_pool *pool = sim_pool_get(handle);
+	CUmemoryPool *slot = pool_slot(location, type, SIM_POOL_CURRENT);
 	if (!slot)
 		result = location.type == CU_MEM_LOCATION_TYPE_DEVICE ? CUDA_ERROR_INVALID_DEVICE
 								      : CUDA_ERROR_INVALID_VALUE;
-	else if (pool && slot == pool_slot(pool->props.location, pool->props.allocType, CURRENT)) {
+	else if (pool && slot == pool_slot(pool->props.location, pool->props.allocType, SIM_POOL_CURRENT)) {
 		*slot = handle;
 		result = CUDA_SUCCESS;
 	}
@@ -215,14 +197,14 @@ SIM_API(cuDeviceGetDefaultMemPool, CUmemoryPool *pool, CUdevice device)
 {
 	SIM_ENTER(cuDeviceGetDefaultMemPool);
 	CUmemLocation location = at_device(device);
-	return pool_query(&location, CU_MEM_ALLOCATION_TYPE_PINNED, DEFAULT, pool);
+	return pool_query(&location, CU_MEM_ALLOCATION_TYPE_PINNED, SIM_POOL_DEFAULT, pool);
 }
 
 SIM_API(cuDeviceGetMemPool, CUmemoryPool *pool, CUdevice device)
 {
 	SIM_ENTER(cuDeviceGetMemPool);
 	CUmemLocation location = at_device(device);
-	return pool_query(&location, CU_MEM_ALLOCATION_TYPE_PINNED, CURRENT, pool);
+	return pool_query(&location, CU_MEM_ALLOCATION_TYPE_PINNED, SIM_POOL_CURRENT, pool);
 }
 
 SIM_API(cuDeviceSetMemPool, CUdevice device, CUmemoryPool pool)
@@ -235,13 +217,13 @@ SIM_API(cuMemGetDefaultMemPool, CUmemoryPool *pool, CUmemLocation *location,
 	CUmemAllocationType type)
 {
 	SIM_ENTER(cuMemGetDefaultMemPool);
-	return pool_query(location, type, DEFAULT, pool);
+	return pool_query(location, type, SIM_POOL_DEFAULT, pool);
 }
 
 SIM_API(cuMemGetMemPool, CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type)
 {
 	SIM_ENTER(cuMemGetMemPool);
-	return pool_query(location, type, CURRENT, pool);
+	return pool_query(location, type, SIM_POOL_CURRENT, pool);
 }
 
 SIM_API(cuMemSetMemPool, CUmemLocation *location, CUmemAllocationType type, CUmemoryPool pool)
@@ -284,11 +266,11 @@ SIM_API(cuMemPoolDestroy, CUmemoryPool handle)
 {
 	SIM_ENTER(cuMemPoolDestroy);
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	bool may = pool && !pool->is_default;
 	if (may) {
 		/* Where it was current, the default pool is again. */
-		CUmemoryPool *slot = pool_slot(pool->props.location, pool->props.allocType, CURRENT);
+		CUmemoryPool *slot = pool_slot(pool->props.location, pool->props.allocType, SIM_POOL_CURRENT);
 		if (slot && *slot == handle)
 			*slot = NULL;
 		sim_object_delete(pool->handle);
@@ -305,7 +287,7 @@ SIM_API(cuMemPoolTrimTo, CUmemoryPool handle, size_t keep)
 {
 	SIM_ENTER(cuMemPoolTrimTo);
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	if (pool)
 		pool_trim(pool, keep);
 	sim_lock_drop();
@@ -339,7 +321,7 @@ SIM_API(cuMemPoolGetAttribute, CUmemoryPool handle, CUmemPool_attribute attribut
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = CUDA_SUCCESS;
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	uint64_t *wide = pool ? attribute_64(pool, attribute) : NULL;
 	if (wide)
 		memcpy(value, wide, sizeof(*wide));
@@ -358,7 +340,7 @@ SIM_API(cuMemPoolSetAttribute, CUmemoryPool handle, CUmemPool_attribute attribut
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = CUDA_SUCCESS;
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	uint64_t *wide = pool ? attribute_64(pool, attribute) : NULL;
 	uint64_t given;
 	if (pool && is_reuse(attribute)) {
@@ -389,7 +371,7 @@ static bool access_ok(const struct sim_pool *pool, const CUmemAccessDesc *desc)
 		return true;
 	/* A pool's own device keeps its access. */
 	return desc->flags == CU_MEM_ACCESS_FLAGS_PROT_NONE &&
-	       !(on_card(pool) && desc->location.id == pool->props.location.id);
+	       !(sim_pool_on_card(pool) && desc->location.id == pool->props.location.id);
 }
 
 SIM_API(cuMemPoolSetAccess, CUmemoryPool handle, const CUmemAccessDesc *map, size_t count)
@@ -398,7 +380,7 @@ SIM_API(cuMemPoolSetAccess, CUmemoryPool handle, const CUmemAccessDesc *map, siz
 	if (!map && count)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	bool good = pool;
 	for (size_t i = 0; i < count && good; i++)
 		good = access_ok(pool, &map[i]);
@@ -415,116 +397,9 @@ SIM_API(cuMemPoolGetAccess, CUmemAccess_flags *flags, CUmemoryPool handle, CUmem
 	    location->id < 0 || location->id >= sim_device_count)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	struct sim_pool *pool = pool_get(handle);
+	struct sim_pool *pool = sim_pool_get(handle);
 	if (pool)
 		*flags = pool->access[location->id];
 	sim_lock_drop();
 	return pool ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-/* ---- allocation ---- */
-
-/* sim_lock held. */
-static CUresult pool_allocate(struct sim_pool *pool, size_t bytes, CUdeviceptr *address)
-{
-	if (bytes > SIM_MAX_BYTES || !pool_take(pool, bytes))
-		return CUDA_ERROR_OUT_OF_MEMORY;
-	sim_range_kind_t kind = SIM_RANGE_DEVICE;
-	if (pool->props.allocType == CU_MEM_ALLOCATION_TYPE_MANAGED)
-		kind = SIM_RANGE_MANAGED;
-	else if (!on_card(pool))
-		kind = SIM_RANGE_HOST;
-	sim_range_t *range;
-	CUresult result = sim_memory_new(kind, bytes, pool_device(pool), &range);
-	if (result != CUDA_SUCCESS) {
-		pool_put(pool, bytes);
-		return result;
-	}
-	range->pool = pool;
-	if (kind == SIM_RANGE_MANAGED && pool->props.location.type != CU_MEM_LOCATION_TYPE_INVALID)
-		sim_managed_advise(range, range->start, bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION,
-				   pool->props.location);
-	*address = range->start;
-	return CUDA_SUCCESS;
-}
-
-/* From `handle`, or from the current pool of the stream's device where there is none. */
-static CUresult allocate(CUdeviceptr *address, size_t bytes, CUmemoryPool handle, bool current,
-			 CUstream stream, bool per_thread)
-{
-	if (!address || !bytes)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUresult result = CUDA_SUCCESS;
-	sim_lock_take();
-	sim_stream_t *target = sim_stream_get(stream, per_thread, &result);
-	if (target && current)
-		result = pool_at(at_device(target->object.context->device),
-				 CU_MEM_ALLOCATION_TYPE_PINNED, CURRENT, &handle);
-	if (target && result == CUDA_SUCCESS) {
-		struct sim_pool *pool = pool_get(handle);
-		result = pool ? pool_allocate(pool, bytes, address) : CUDA_ERROR_INVALID_VALUE;
-		if (result == CUDA_SUCCESS)
-			sim_stream_work(target);
-	}
-	sim_lock_drop();
-	return result;
-}
-
-SIM_API(cuMemAllocAsync, CUdeviceptr *dptr, size_t bytes, CUstream stream)
-{
-	SIM_ENTER(cuMemAllocAsync);
-	return allocate(dptr, bytes, NULL, true, stream, false);
-}
-
-SIM_API(cuMemAllocAsync_ptsz, CUdeviceptr *dptr, size_t bytes, CUstream stream)
-{
-	SIM_ENTER(cuMemAllocAsync_ptsz);
-	return allocate(dptr, bytes, NULL, true, stream, true);
-}
-
-SIM_API(cuMemAllocFromPoolAsync, CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstream stream)
-{
-	SIM_ENTER(cuMemAllocFromPoolAsync);
-	return allocate(dptr, bytes, pool, false, stream, false);
-}
-
-SIM_API(cuMemAllocFromPoolAsync_ptsz, CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool,
-	CUstream stream)
-{
-	SIM_ENTER(cuMemAllocFromPoolAsync_ptsz);
-	return allocate(dptr, bytes, pool, false, stream, true);
-}
-
-/* Pool memory of every kind, and what cuMemAlloc made. */
-static CUresult release(CUdeviceptr address, CUstream stream, bool per_thread)
-{
-	CUresult result = CUDA_SUCCESS;
-	sim_leftover_t leftover = { 0 };
-	sim_lock_take();
-	sim_stream_t *target = sim_stream_get(stream, per_thread, &result);
-	sim_range_t *range = target ? sim_range_find((uintptr_t)address) : NULL;
-	bool ours = range && range->start == address &&
-		    (range->pool || range->kind == SIM_RANGE_DEVICE);
-	if (ours) {
-		leftover = sim_memory_free(range);
-		sim_stream_work(target);
-	}
-	sim_lock_drop();
-	if (target && !ours)
-		return sim_fail(CUDA_ERROR_INVALID_VALUE, "cuMemFreeAsync: 0x%llx is not the start "
-				"of a live allocation", (unsigned long long)address);
-	sim_leftover_drop(leftover);
-	return target ? CUDA_SUCCESS : result;
-}
-
-SIM_API(cuMemFreeAsync, CUdeviceptr dptr, CUstream stream)
-{
-	SIM_ENTER(cuMemFreeAsync);
-	return release(dptr, stream, false);
-}
-
-SIM_API(cuMemFreeAsync_ptsz, CUdeviceptr dptr, CUstream stream)
-{
-	SIM_ENTER(cuMemFreeAsync_ptsz);
-	return release(dptr, stream, true);
 }

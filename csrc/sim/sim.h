@@ -19,8 +19,8 @@
  *     prints one line only when EMUV_SIM_VERBOSE is set, and returns its code.
  *   - Device memory is host memory, mapped on demand (mmap, NORESERVE): its size
  *     costs nothing until touched.
- *   - Work is done when it is submitted; a held stream (emuv_sim_table.h) only
- *     delays what events and synchronisation say.
+ *   - Work is queued by stream and done by the executor's threads, in the streams'
+ *     order (work.h, order.c, executor.c).
  */
 #ifndef EMUV_SIM_H
 #define EMUV_SIM_H
@@ -136,21 +136,28 @@ typedef struct sim_context {
 	unsigned int peers;    /* bit d: peer access to device d is enabled */
 	size_t limits[16];
 	int cache_config, shared_config;
+	_Atomic int error;     /* a CUresult that sticks: sim_context_poison */
+	volatile uint32_t stop; /* not 0: its running work should end soon; kernels poll it */
+	bool ending;           /* being torn down, its last work running out */
+	uint64_t unfinished;   /* pieces of work */
+	uint64_t blocking_moment; /* virtual ns: what its blocking streams did, was done */
 } sim_context_t;
 
 extern _Thread_local sim_context_t *sim_top; /* top of this thread's stack */
 /*
- * The calling thread's current context; NULL where there is none, and where it has
- * been destroyed (callers answer sim_no_context()).
+ * The calling thread's current context; NULL where there is none, where it has been
+ * destroyed and where an error sticks to it (callers answer sim_no_context()).
  */
 static inline sim_context_t *sim_current(void)
 {
 	sim_context_t *context = sim_top;
 
-	return context && atomic_load_explicit(&context->alive, memory_order_relaxed) ? context
-										      : NULL;
+	return context && atomic_load_explicit(&context->alive, memory_order_relaxed) &&
+			       !atomic_load_explicit(&context->error, memory_order_relaxed)
+		       ? context
+		       : NULL;
 }
-/* CUDA_ERROR_CONTEXT_IS_DESTROYED or CUDA_ERROR_INVALID_CONTEXT, as it is. */
+/* CUDA_ERROR_CONTEXT_IS_DESTROYED, _INVALID_CONTEXT or the error that sticks, as it is. */
 CUresult sim_no_context(void);
 /* sim_lock held.  Drops everything a context owns: S2's part is sim_memory_drop_context. */
 void sim_memory_drop_context(sim_context_t *context); /* memory.c */
@@ -162,26 +169,34 @@ typedef struct sim_stream {
 	int priority;
 	int sync_policy;    /* CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY */
 	uint64_t id;
-	bool held;
 	bool legacy;       /* the NULL stream of its context */
 	bool per_thread;   /* a thread's default stream */
-	uint64_t submitted; /* sequence number of the last piece of work */
-	uint64_t held_from; /* work after this number is unfinished while `held` */
-	struct sim_wait *waits; /* work of other streams that comes first: order.c */
+	struct sim_capture *capture; /* what it is captured into: capture.c */
+	/* order.c's own from here */
+	bool held;
+	bool gone;         /* destroyed; freed when the last of its work is done */
+	bool running;      /* somebody runs `first` */
+	bool ready;        /* in the list of streams whose `first` may run */
+	bool polling;      /* `first` asked to be run again later */
+	bool looked_at;    /* in the list of streams to look at */
+	unsigned int waiters;
+	uint64_t held_from; /* work after this number waits while `held` */
+	uint64_t submitted; /* number of the last piece of work */
+	uint64_t moment;    /* virtual ns at which what is done was done */
+	struct sim_work *first, *last; /* work that is not done, in order */
+	struct sim_stream *busy_next, *busy_previous; /* streams that have any */
+	struct sim_stream *ready_next, *ready_previous, *look_next;
 } sim_stream_t;
 /*
  * sim_lock held.  Resolves a CUstream: 0 / CU_STREAM_LEGACY (or, for a _ptsz entry
- * point, 0 as per-thread), CU_STREAM_PER_THREAD, or a handle.  NULL: invalid; *why
- * then has the code.
+ * point, 0 as per-thread), CU_STREAM_PER_THREAD, or a handle.  NULL: invalid, or its
+ * context can do nothing more; *why then has the code.  Work for it: work.h.
  */
 sim_stream_t *sim_stream_get(CUstream stream, bool per_thread, CUresult *why);
-/* sim_lock held.  Marks one piece of work submitted (and done, unless held). */
-void sim_stream_work(sim_stream_t *stream);
-/* sim_lock held.  Is everything submitted so far finished? */
-bool sim_stream_idle(sim_stream_t *stream);
 /*
- * sim_lock held (dropped while waiting).  Waits for what is in the stream now.
- * CUDA_ERROR_LAUNCH_TIMEOUT after 60 s: only a stream that is held takes time.
+ * sim_lock held (dropped while waiting).  Waits for what is in the stream now, and
+ * helps.  The context's sticky error; CUDA_ERROR_LAUNCH_TIMEOUT after EMUV_SIM_WAIT_MS
+ * where a held stream is what it waits for.
  */
 CUresult sim_stream_wait(sim_stream_t *stream);
 
@@ -203,6 +218,8 @@ typedef struct sim_range {
 	struct sim_pool *pool;
 	bool registered;  /* host memory that the program owns */
 	bool sync_memops; /* CU_POINTER_ATTRIBUTE_SYNC_MEMOPS */
+	bool leaving;     /* cuMemFreeAsync of it is queued */
+	bool settled;     /* and its bytes have been given back to the card */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
 	struct sim_managed *managed; /* residency and advice by block: managed.c */
 	struct sim_vmm_map *maps;    /* of a reservation: vmm.c */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "internal.h"
+#include "work.h"
 
 static uint64_t stream_ids;
 
@@ -35,22 +36,12 @@ sim_stream_t *sim_stream_make(sim_context_t *context, unsigned int flags, int pr
 	return stream;
 }
 
-/* All of its work counts as finished from now on; its host functions still run. */
-static void drop(sim_stream_t *stream)
-{
-	bool was_busy = sim_order_forget(stream);
-
-	sim_object_delete(stream);
-	if (was_busy)
-		sim_order_settle();
-}
-
 static void drop_of_context(void *object, void *argument)
 {
 	sim_stream_t *stream = object;
 
 	if (stream->object.context == argument)
-		drop(stream);
+		sim_stream_delete(stream);
 }
 
 void sim_streams_drop_context(sim_context_t *context)
@@ -84,6 +75,8 @@ static sim_stream_t *own_stream(sim_context_t *context)
 
 void sim_stream_thread_end(void)
 {
+	if (sim_forked())
+		return;
 	sim_lock_take();
 	while (own_streams) {
 		own_stream_t *own = own_streams;
@@ -91,7 +84,7 @@ void sim_stream_thread_end(void)
 
 		own_streams = own->next;
 		if (stream && stream->id == own->id)
-			drop(stream);
+			sim_stream_delete(stream);
 		free(own);
 	}
 	sim_lock_drop();
@@ -116,9 +109,15 @@ sim_stream_t *sim_stream_get(CUstream handle, bool per_thread, CUresult *why)
 		return stream;
 	}
 	stream = sim_object_get(handle, SIM_STREAM);
-	if (!stream)
+	if (!stream) {
 		*why = sim_fail(CUDA_ERROR_INVALID_HANDLE, "%p is no stream", (void *)handle);
-	return stream;
+		return NULL;
+	}
+	context = stream->object.context;
+	if (context->alive && !context->error)
+		return stream;
+	*why = context->alive ? (CUresult)context->error : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+	return NULL;
 }
 
 /* ---- entry points ---- */
@@ -165,12 +164,14 @@ static CUresult destroy(CUstream handle)
 
 	sim_lock_take();
 	stream = sim_object_get(handle, SIM_STREAM);
-	if (stream && !stream->legacy && !stream->per_thread)
-		drop(stream);
-	else
+	if (stream && !stream->legacy && !stream->per_thread) {
+		result = (CUresult)stream->object.context->error;
+		sim_stream_delete(stream);
+	} else {
 		result = sim_fail(CUDA_ERROR_INVALID_HANDLE,
 				  "cuStreamDestroy: %p is no stream that was created",
 				  (void *)handle);
+	}
 	sim_lock_drop();
 	return result;
 }
@@ -224,14 +225,19 @@ static CUresult on_stream(CUstream handle, bool per_thread, sim_on_stream_t acti
 static CUresult query(sim_stream_t *stream, void *unused)
 {
 	(void)unused;
-	return sim_stream_idle(stream) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+	return stream->first ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 BOTH(cuStreamQuery, (CUstream handle), true, query, NULL)
 
 static CUresult synchronize(sim_stream_t *stream, void *unused)
 {
+	CUresult result = CUDA_SUCCESS;
+
 	(void)unused;
-	return sim_stream_wait(stream);
+	/* As a place in the NULL stream would, this waits for all blocking streams. */
+	if (stream->legacy)
+		result = sim_stream_place(stream);
+	return result == CUDA_SUCCESS ? sim_stream_wait(stream) : result;
 }
 BOTH(cuStreamSynchronize, (CUstream handle), true, synchronize, NULL)
 
@@ -281,15 +287,3 @@ static CUresult wait_event(sim_stream_t *stream, void *event)
 /* Flags: 0, or CU_EVENT_WAIT_EXTERNAL (1), which means something only while capturing. */
 BOTH(cuStreamWaitEvent, (CUstream handle, CUevent event, unsigned int flags), flags == 0,
      wait_event, event)
-
-static CUresult host_call(sim_stream_t *stream, void *argument)
-{
-	return sim_host_submit(stream, argument);
-}
-BOTH(cuLaunchHostFunc, (CUstream handle, void (*function)(void *data), void *data), function,
-     host_call, (&(sim_host_t){ .function = function, .data = data }))
-BOTH(cuStreamAddCallback,
-     (CUstream handle, void (*callback)(CUstream stream, CUresult status, void *data), void *data,
-      unsigned int flags),
-     callback && flags == 0, host_call,
-     (&(sim_host_t){ .handle = handle, .callback = callback, .data = data }))

@@ -23,6 +23,7 @@
 
 #include "memory.h"
 #include "paging.h"
+#include "work.h"
 
 #define GRANULARITY SIM_BLOCK_BYTES
 #define FILE_BYTES ((off_t)1 << 62)
@@ -376,6 +377,11 @@ SIM_API(cuMemUnmap, CUdeviceptr address, size_t bytes)
 {
 	SIM_ENTER(cuMemUnmap);
 	sim_lock_take();
+	CUresult result = sim_current_finish();
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
 	sim_range_t *range = reservation(address, bytes);
 	size_t first, count = whole_maps(range, (uintptr_t)address, bytes, &first);
 	if (count) {

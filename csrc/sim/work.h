@@ -20,16 +20,26 @@ typedef struct {
 	const char *name;  /* "kernel", "copy": for reports and messages */
 	size_t bytes;      /* of the structure that starts with sim_work_t */
 	int node_type;     /* CUgraphNodeType */
+	bool apart;        /* on an executor's thread only: calls the program, or SIM_AGAIN */
 	/*
 	 * Does it.  Without sim_lock, on any thread.  What it costs is added to *cost.
 	 * Another result than CUDA_SUCCESS is the context's from then on (sticky).
+	 * NULL: a place in the stream, reached when all before it is done.
 	 */
 	CUresult (*run)(sim_work_t *work, sim_cost_t *cost);
-	/* A copy was made by memcpy: take references, duplicate buffers.  May be NULL.  False: no memory. */
+	/* All of these may be NULL, and are called with sim_lock held. */
+	/* A copy was made by memcpy: take references, duplicate buffers.  False: no memory. */
 	bool (*copied)(sim_work_t *work);
-	/* Gives back what it owns; the piece itself is freed by the caller.  May be NULL. */
+	/* Gives back what it owns; the piece itself is freed by the caller. */
 	void (*drop)(sim_work_t *work);
+	/* It takes its place in work->stream; sim_work_after may be called once. */
+	void (*enter)(sim_work_t *work);
+	/* It is done, or was passed over because of an error; work->start is the moment. */
+	void (*done)(sim_work_t *work);
 } sim_work_kind_t;
+
+/* What run() answers to be called again a little later: what it waits for is not yet so. */
+#define SIM_AGAIN ((CUresult)-1)
 
 struct sim_work {
 	const sim_work_kind_t *kind;
@@ -37,9 +47,10 @@ struct sim_work {
 	/* order.c's own from here */
 	struct sim_work *next;
 	sim_stream_t *stream;
-	uint64_t number;
-	struct sim_dependency *dependencies;
-	uint64_t submitted_ns;
+	uint64_t number;         /* counts pieces of all streams */
+	uint64_t start;          /* virtual ns before which it does not start */
+	unsigned int unmet;      /* pieces of other streams that come first */
+	struct sim_edge *after;  /* pieces that this one comes before */
 };
 
 /* A zeroed piece of kind->bytes.  NULL: no memory. */
@@ -53,6 +64,12 @@ void sim_work_drop(sim_work_t *work);
  * stream, or into the stream's capture.
  */
 CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work);
+/* The same, and waits until it is done (not where it was captured). */
+CUresult sim_stream_run(sim_stream_t *stream, sim_work_t *work);
+/* sim_lock held, from kind->enter: `work` waits for `earlier`, a piece that is queued. */
+void sim_work_after(sim_work_t *work, sim_work_t *earlier);
+/* sim_lock held.  Would work that is submitted to the stream now find nothing to wait for? */
+bool sim_stream_quiet(const sim_stream_t *stream);
 
 /*
  * sim_lock held (dropped while waiting).  All work of the context that was submitted
@@ -61,9 +78,12 @@ CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work);
  */
 CUresult sim_context_finish(sim_context_t *context);
 
+/* The same for the calling thread's context, and where it has none for every context. */
+CUresult sim_current_finish(void);
+
 /*
  * The context can do nothing more: every later call in it answers `code`, until it is
- * destroyed or reset.  Takes sim_lock.
+ * destroyed or reset.  Takes sim_lock.  (A result of run() does the same.)
  */
 void sim_context_poison(sim_context_t *context, CUresult code);
 

@@ -215,6 +215,7 @@ def test_peer_copies(driver: Driver, context: int, stream: int) -> None:
         driver.cuMemcpyPeer(two, context, one, context, SIZE)
         assert driver.download(two, SIZE) == pattern(SIZE)
         driver.cuMemsetD8_v2(two, 0, SIZE)
+        driver.cuStreamSynchronize(None)
         driver.cuMemcpyPeerAsync(two, context, one, context, SIZE, stream)
         driver.cuStreamSynchronize(stream)
         assert driver.download(two, SIZE) == pattern(SIZE)

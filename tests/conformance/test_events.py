@@ -120,6 +120,7 @@ def test_a_held_stream_holds_its_events(
         assert driver.code(call, byref(c_float()), *events) == NOT_READY
     time.sleep(0.02)
     assert sim_table.hold_stream(stream, 0) == SUCCESS
+    driver.cuEventSynchronize(events[1])
     # The event was reached when the stream went on.
     assert driver.get(c_float, ELAPSED[0], *events) > 15
     driver.cuStreamDestroy_v2(stream)
@@ -135,6 +136,7 @@ def test_whole_context_waits_for_every_stream(
     driver.cuCtxRecordEvent(context, events[0])
     assert driver.code("cuEventQuery", events[0]) == NOT_READY
     assert sim_table.hold_stream(stream, 0) == SUCCESS
+    driver.cuEventSynchronize(events[0])
     assert driver.code("cuEventQuery", events[0]) == SUCCESS
     driver.cuMemFree_v2(cell)
     driver.cuStreamDestroy_v2(stream)

@@ -313,10 +313,12 @@ def test_prefetch_books_blocks_and_gives_them_back(driver: Driver, resident: Res
     free = driver.memory_info()[0]
     with managed(driver, 4 * BLOCK) as address:
         driver.cuMemPrefetchAsync(address, BLOCK + 1, 0, None)
+        driver.cuStreamSynchronize(None)
         assert resident(address, 4 * BLOCK) == 2 * BLOCK
         assert resident(address + BLOCK, 100) == 100
         assert driver.memory_info()[0] == free - 2 * BLOCK
         driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)
+        driver.cuStreamSynchronize(None)
         assert resident(address, 4 * BLOCK) == BLOCK
         assert driver.memory_info()[0] == free - BLOCK
     assert driver.memory_info()[0] == free
@@ -326,6 +328,7 @@ def test_the_last_block_costs_what_it_holds(driver: Driver, resident: Resident) 
     free = driver.memory_info()[0]
     with managed(driver, BLOCK + 70 * KIB) as address:
         driver.cuMemPrefetchAsync(address, BLOCK + 70 * KIB, 0, None)
+        driver.cuStreamSynchronize(None)
         assert resident(address, BLOCK + 70 * KIB) == BLOCK + 70 * KIB
         assert driver.memory_info()[0] == free - BLOCK - 128 * KIB
 
@@ -346,6 +349,7 @@ def test_a_spilled_range_stays_on_the_host(driver: Driver, resident: Resident) -
         driver.cuMemsetD8_v2(address, 1, 2 * BLOCK)
         assert resident(address, 2 * BLOCK) == 0
         driver.cuMemPrefetchAsync(address, BLOCK, 0, None)
+        driver.cuStreamSynchronize(None)
         driver.cuMemsetD8_v2(address, 2, 2 * BLOCK)
         assert resident(address, 2 * BLOCK) == BLOCK
 
@@ -354,6 +358,7 @@ def test_accessed_by_keeps_populated_host_memory_there(driver: Driver, resident:
     with managed(driver, BLOCK) as address:
         driver.cuMemAdvise(address, BLOCK, SET_ACCESSED_BY, 0)
         driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)
+        driver.cuStreamSynchronize(None)
         driver.cuMemsetD8_v2(address, 1, BLOCK)
         assert resident(address, BLOCK) == 0
 
@@ -361,10 +366,12 @@ def test_accessed_by_keeps_populated_host_memory_there(driver: Driver, resident:
 def test_read_mostly_copies_and_a_write_collapses(driver: Driver, resident: Resident) -> None:
     with managed(driver, BLOCK) as address:
         driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)
+        driver.cuStreamSynchronize(None)
         driver.cuMemAdvise(address, BLOCK, SET_READ_MOSTLY, 0)
         driver.download(address, 16)
         assert resident(address, BLOCK) == BLOCK
         driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)  # the device's copy stays
+        driver.cuStreamSynchronize(None)
         assert resident(address, BLOCK) == BLOCK
         driver.cuMemAdvise(address, BLOCK, UNSET_READ_MOSTLY, 0)  # collapses to the host
         assert resident(address, BLOCK) == 0
@@ -376,6 +383,7 @@ def test_a_copy_leaves_the_original_where_it_was(
 ) -> None:
     with managed(driver, BLOCK) as address:
         driver.cuMemPrefetchAsync(address, BLOCK, CPU, None)
+        driver.cuStreamSynchronize(None)
         driver.cuMemAdvise(address, BLOCK, SET_READ_MOSTLY, 0)
         driver.download(address, 16)
         if write:  # by the device: its copy is the only one left
@@ -416,11 +424,15 @@ def test_eviction_takes_what_came_first(sim_table: SimTable, script: Script) -> 
         + """
     a, b, c = (driver.new("cuMemAllocManaged", 2 * BLOCK, 1) for _ in range(3))
     driver.cuMemPrefetchAsync(a, 2 * BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     driver.cuMemPrefetchAsync(b, 2 * BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     driver.cuMemsetD8_v2(a, 1, 2 * BLOCK)                # a touch makes nothing younger
     driver.cuMemPrefetchAsync(c, BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     assert (resident(a, 2 * BLOCK), resident(b, 2 * BLOCK), resident(c, 2 * BLOCK)) == (1, 2, 1)
     driver.cuMemPrefetchAsync(a + BLOCK, BLOCK, 0, None)  # a prefetch does
+    driver.cuStreamSynchronize(None)
     plain = driver.new("cuMemAlloc_v2", 2 * BLOCK)        # evicts b
     assert (resident(a, 2 * BLOCK), resident(b, 2 * BLOCK), resident(c, 2 * BLOCK)) == (1, 0, 1)
     rest = driver.new("cuMemAlloc_v2", 2 * BLOCK)
@@ -453,6 +465,7 @@ def test_what_can_never_fit_evicts_nothing(sim_table: SimTable, script: Script) 
         + """
     address = driver.new("cuMemAllocManaged", 2 * BLOCK, 1)
     driver.cuMemPrefetchAsync(address, 2 * BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     assert driver.code("cuMemAlloc_v2", byref(c_uint64()), 4 * BLOCK + 1) == OUT_OF_MEMORY
     assert resident(address, 2 * BLOCK) == 2
     """,
@@ -469,8 +482,10 @@ def test_a_prefetch_that_does_not_fit_leaves_the_rest_on_the_host(
     plain = driver.new("cuMemAlloc_v2", BLOCK)
     other = driver.new("cuMemAllocManaged", 2 * BLOCK, 1)
     driver.cuMemPrefetchAsync(other, 2 * BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     address = driver.new("cuMemAllocManaged", 9 * BLOCK, 1)
     driver.cuMemPrefetchAsync(address, 9 * BLOCK, 0, None)
+    driver.cuStreamSynchronize(None)
     assert [resident(address + i * BLOCK, BLOCK) for i in range(9)] == [1] * 3 + [0] * 6
     assert resident(other, 2 * BLOCK) == 0
     assert driver.memory_info()[0] == 0
@@ -488,6 +503,7 @@ def test_two_devices(sim_table: SimTable, script: Script) -> None:
     value = c_uint64()
     address = driver.new("cuMemAllocManaged", BLOCK, 1)
     driver.cuMemPrefetchAsync(address, BLOCK, 1, None)
+    driver.cuStreamSynchronize(None)
     assert driver.sim().resident(address, BLOCK, 1, byref(value)) == 0 and value.value == BLOCK
     assert resident(address, BLOCK) == 0
     driver.cuMemsetD8_v2(address, 1, BLOCK)               # by device 0

@@ -229,6 +229,7 @@ def test_freed_memory_goes_back(sim_table: SimTable, script: Script, size: int) 
 live = [driver.new("cuMemAlloc_v2", {size}) for _ in range((128 << 20) // {size})]
 for address in live:
     driver.cuMemsetD8_v2(address, 1, {size})
+driver.cuCtxSynchronize()
 assert rss() - before > 100
 for address in live:
     driver.cuMemFree_v2(address)
@@ -246,10 +247,12 @@ driver.cuMemsetD8_v2(address, 1, 128 << 20)
 stream = driver.new("cuStreamCreate", 1)
 assert rss() - before > 100
 driver.cuMemDiscardBatchAsync(byref(c_uint64(address)), byref(c_size_t(128 << 20)), 1, 0, stream)
+driver.cuStreamSynchronize(stream)
 assert rss() - before < 32
 driver.cuMemsetD8_v2(address, 1, 128 << 20)
 driver.cuMemDiscardBatchAsync(byref(c_uint64(address + 1)), byref(c_size_t((4 << 20) - 1)), 1, 0,
                               stream)
+driver.cuStreamSynchronize(stream)
 assert driver.download(address, 2 << 20) == b"\1" * (2 << 20)  # cut blocks keep their bytes
 """
     )
@@ -267,6 +270,7 @@ for turn in range(3):
     driver.cuMemMap(space, size, 0, handle, 0)
     driver.cuMemSetAccess(space, size, byref(AccessDesc(Location(1, 0), 3)), 1)
     driver.cuMemsetD8_v2(space, 1, size)
+    driver.cuCtxSynchronize()
     assert rss() - before > 100
     driver.cuMemUnmap(space, size)
     driver.cuMemRelease(handle)

@@ -329,6 +329,7 @@ def test_managed_pools(sim_table: SimTable, driver: Driver, stream: int) -> None
     assert driver.download(address, MIB) == pattern(MIB)
     assert used(sim_table) == before + 2 * MIB
     driver.cuMemPrefetchAsync(address, 4 * MIB, 0, stream)
+    driver.cuStreamSynchronize(stream)
     assert used(sim_table) == before + 4 * MIB
     driver.cuMemFreeAsync(address, stream)
     assert used(sim_table) == before

@@ -252,6 +252,7 @@ def test_work_on_a_held_stream_is_not_finished(
         assert not busy(driver, stream)  # nothing was submitted since
         driver.cuMemsetD8Async(cell, 1, 4, stream)
         assert busy(driver, stream)
+    driver.cuStreamSynchronize(stream)
     assert not busy(driver, stream)
     assert sim_table.hold_stream(0x1234, 1) == INVALID_HANDLE
 
@@ -262,12 +263,13 @@ def test_the_null_stream_and_blocking_streams_wait_for_each_other(
     with Held(sim_table, stream):
         driver.cuMemsetD8Async(cell, 1, 4, stream)
         driver.cuMemsetD8Async(cell, 1, 4, free_stream)
-        assert not busy(driver, free_stream)
+        driver.cuStreamSynchronize(free_stream)
         driver.cuMemsetD8Async(cell, 1, 4, None)
         assert busy(driver, None)
         other = driver.new("cuStreamCreate", 0)
         driver.cuMemsetD8Async(cell, 1, 4, other)
         assert busy(driver, other)  # behind the NULL stream
+    driver.cuStreamSynchronize(other)
     assert not busy(driver, other)
     driver.cuStreamDestroy_v2(other)
 
@@ -285,10 +287,11 @@ def test_waiting_for_an_event_carries_over(
         driver.cuEventRecord(event, free_stream)
         driver.cuStreamWaitEvent(third, event, 0)
         assert busy(driver, third)
-        # Destroying the one in the middle ends what it waited for.
+        # Destroying the one in the middle does not end what is queued in it.
         driver.cuStreamDestroy_v2(free_stream)
-        assert not busy(driver, third)
+        assert busy(driver, third)
         assert busy(driver, stream)
+    driver.cuStreamSynchronize(third)
     assert driver.code("cuEventQuery", event) == SUCCESS
     driver.cuStreamDestroy_v2(third)
     driver.cuEventDestroy_v2(event)
@@ -336,6 +339,7 @@ def test_host_functions_wait_for_the_release(
         driver.cuLaunchHostFunc(stream, functions[2], None)
         assert seen == []
     driver.cuStreamSynchronize(free_stream)
+    driver.cuStreamSynchronize(stream)
     assert sorted(seen) == ["a", "b", "c"]
     assert seen.index("a") < seen.index("b")
     assert seen.index("a") < seen.index("c")

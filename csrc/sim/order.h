@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What order.c (queues) and executor.c (threads, waiting) say to each other.
+ * sim_lock is held for everything here.
+ */
+#ifndef EMUV_SIM_ORDER_H
+#define EMUV_SIM_ORDER_H
+
+#include "internal.h"
+#include "work.h"
+
+/* ---- order.c ---- */
+extern sim_stream_t *sim_busy_streams; /* those with unfinished work, by busy_next */
+extern unsigned int sim_held_streams;
+/*
+ * The virtual moment that the host has seen, by waiting: work that is submitted later
+ * does not start before it.
+ */
+extern uint64_t sim_order_moment;
+
+/*
+ * Draws the conclusions of what changed: wakes executors for what is ready, but for
+ * `own`, which the caller is going to run (NULL: none).
+ */
+void sim_order_go(const sim_stream_t *own);
+/* The stream that should go next, of those that are ready; *polling: it only asks again. */
+sim_stream_t *sim_order_next(bool *polling);
+/* Number of the latest piece of any stream. */
+uint64_t sim_order_number(void);
+/* Nobody waits for the stream any more: it may be due to go. */
+void sim_stream_release(sim_stream_t *stream);
+/* Runs the first piece of a stream that is ready; sim_order_go() is due.  Drops the lock. */
+void sim_order_run(sim_stream_t *stream);
+/* Does the stream wait, for all that it could do, for one that is held? */
+bool sim_stream_blocked(const sim_stream_t *stream);
+
+/* ---- executor.c ---- */
+/* There is a thread to run what is ready. */
+CUresult sim_executor_start(void);
+/* At least `needed` threads look for work. */
+void sim_executor_wake(unsigned int needed);
+void sim_waiters_tell(void);
+
+#endif
