@@ -400,8 +400,8 @@ class TestOthers:
             for t in threads: t.start()
             while calls(d, "cuStreamSynchronize") == before[0] or calls(d, "cuEventQuery") < before[1] + 5:
                 pass
-            # WHEN others go on
-            codes = [d.code("cuMemFree_v2", d.new("cuMemAlloc_v2", MIB)) for _ in range(200)]
+            # WHEN others go on (with what waits for no stream: cuMemFree does)
+            codes = [d.code("cuMemAlloc_v2", byref(c_uint64()), 4096) for _ in range(200)]
             waiting = [t.is_alive() for t in threads]
             hold(d, s, False)
             for t in threads: t.join(20)
