@@ -21,7 +21,10 @@
 
 typedef struct {
 	size_t size; /* sizeof of the struct that the simulator was built with */
-	/* Bytes of device memory in use on `device`, contexts included; no context needed. */
+	/*
+	 * Bytes of device memory in use on `device`, contexts included; no context needed.
+	 * This and `resident` answer when what is queued, and not held, is done.
+	 */
 	CUresult (*device_used)(CUdevice device, uint64_t *bytes);
 	/* What contexts alone take on `device`. */
 	CUresult (*context_bytes)(CUdevice device, uint64_t *bytes);

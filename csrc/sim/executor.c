@@ -245,6 +245,14 @@ CUresult sim_current_finish(void)
 	return result;
 }
 
+void sim_order_settle(void)
+{
+	uint64_t at = later(GRACE_MS);
+
+	while (!sim_order_settled() && wait_for_change(at))
+		;
+}
+
 /* ---- the end ---- */
 
 static bool drained(sim_context_t *context, uint64_t at)

@@ -106,6 +106,8 @@ void sim_executor_init(void);
 void sim_executor_end(void); /* without sim_lock: the library goes */
 /* sim_lock held, dropped while waiting.  Waits for the stream's work up to a number. */
 CUresult sim_stream_wait_for(sim_stream_t *stream, uint64_t number);
+/* For tests: waits a while until nothing goes on that is not held. */
+void sim_order_settle(void);
 /* The same.  The context ends: its work has a short time for it. */
 void sim_context_drain(sim_context_t *context);
 /* Waits while another thread drains it; NULL: none. */

@@ -399,6 +399,16 @@ sim_stream_t *sim_order_next(bool *polling)
 	return NULL;
 }
 
+bool sim_order_settled(void)
+{
+	if (ready_count)
+		return false;
+	for (const sim_stream_t *stream = sim_busy_streams; stream; stream = stream->busy_next)
+		if (stream->running)
+			return false;
+	return true;
+}
+
 uint64_t sim_order_number(void)
 {
 	return numbers;

@@ -25,6 +25,8 @@ extern uint64_t sim_order_moment;
 void sim_order_go(const sim_stream_t *own);
 /* The stream that should go next, of those that are ready; *polling: it only asks again. */
 sim_stream_t *sim_order_next(bool *polling);
+/* Is all that is left held, or waits for what is? */
+bool sim_order_settled(void);
 /* Number of the latest piece of any stream. */
 uint64_t sim_order_number(void);
 /* Nobody waits for the stream any more: it may be due to go. */

@@ -20,6 +20,7 @@ static CUresult device_used(CUdevice device, uint64_t *bytes)
 	if (!valid(device) || !bytes)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
+	sim_order_settle();
 	*bytes = sim_card_used(device);
 	sim_lock_drop();
 	return CUDA_SUCCESS;
@@ -33,6 +34,14 @@ static CUresult context_bytes(CUdevice device, uint64_t *bytes)
 	*bytes = sim_devices[device].context_bytes;
 	sim_lock_drop();
 	return CUDA_SUCCESS;
+}
+
+static CUresult resident(CUdeviceptr address, size_t bytes, CUdevice device, uint64_t *answer)
+{
+	sim_lock_take();
+	sim_order_settle();
+	sim_lock_drop();
+	return sim_managed_resident(address, bytes, device, answer);
 }
 
 static CUresult hold_stream(CUstream handle, int hold)
@@ -98,7 +107,7 @@ static const emuv_sim_table_t table = {
 	.size = sizeof(table),
 	.device_used = device_used,
 	.context_bytes = context_bytes,
-	.resident = sim_managed_resident,
+	.resident = resident,
 	.hold_stream = hold_stream,
 	.fail = fail,
 	.calls = calls,
