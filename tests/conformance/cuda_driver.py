@@ -159,6 +159,7 @@ class SimTable(Structure):
         ("hold_stream", ctypes.CFUNCTYPE(c_int, c_void_p, c_int)),
         ("fail", ctypes.CFUNCTYPE(c_int, c_char_p, c_uint64, c_int)),
         ("calls", ctypes.CFUNCTYPE(c_int, c_char_p, POINTER(c_uint64))),
+        ("identify", ctypes.CFUNCTYPE(c_int, c_int, POINTER(c_int), POINTER(c_uint))),
     ]
 
 
