@@ -8,7 +8,8 @@
  *   PTX text     parsed and linked by ptx/; entries, parameters and variables from there
  *   a cubin      ELF for machine 190: symbols and .nv.info sections
  *   what cuLinkComplete of this driver made: such an ELF, with PTX text inside
- *   a fat binary its members may be compressed: `open`, every name is taken to be there
+ *   a fat binary the member that suits: one of these; where that cannot be unpacked, the
+ *                image is `open`: every name is taken to be there
  */
 #ifndef EMUV_SIM_IMAGE_H
 #define EMUV_SIM_IMAGE_H
@@ -36,6 +37,10 @@ typedef struct {
 	const struct ptx_variable *ptx; /* of PTX: has the addresses among the initial values */
 } sim_variable_t;
 
+#define SIM_WHY_BYTES 256
+#define SIM_IMAGE_BYTES_MOST ((size_t)1 << 31)
+
+/* SIM_IMAGE_FAT: `open`, without data; `why` says why. */
 typedef enum { SIM_IMAGE_PTX, SIM_IMAGE_CUBIN, SIM_IMAGE_FAT } sim_image_kind_t;
 typedef struct {
 	_Atomic int references;
@@ -43,15 +48,15 @@ typedef struct {
 	unsigned char *data; /* the copy; text has a NUL after it */
 	size_t size;
 	bool open;
+	bool fat; /* a member of a fat binary */
 	int ptx_version, target; /* 90 for 9.0; 80 for sm_80; 0: unknown */
 	sim_entry_t *entries;
 	unsigned int entry_count;
 	sim_variable_t *variables;
 	unsigned int variable_count;
+	char why[SIM_WHY_BYTES]; /* of an open image */
 	struct ptx_module *ptx; /* of PTX, linked; its variables' indexes are those above */
 } sim_image_t;
-
-#define SIM_WHY_BYTES 256
 
 /*
  * Reads an image of `size` bytes, or of as many as its own headers say (a text: up to
@@ -72,6 +77,28 @@ const sim_variable_t *sim_image_variable(const sim_image_t *image, const char *n
 /* Zeroed, with a copy of the name; NULL: no memory. */
 sim_entry_t *sim_image_add_entry(sim_image_t *image, const char *name, size_t length);
 sim_variable_t *sim_image_add_variable(sim_image_t *image, const char *name, size_t length);
+
+/* True: [offset, offset + bytes) lies in `size` bytes. */
+static inline bool sim_image_inside(uint64_t offset, uint64_t bytes, size_t size)
+{
+	return offset <= size && bytes <= size - offset;
+}
+/* Puts the text into `why`; CUDA_ERROR_INVALID_IMAGE. */
+CUresult sim_image_fail(char why[SIM_WHY_BYTES], const char *text);
+
+/* cubin.c: the size that the headers say (`known` 0: unknown); 0: these are no headers of a cubin. */
+size_t sim_cubin_size(const unsigned char *data, size_t known, char why[SIM_WHY_BYTES]);
+/* Reads image->data, whose size sim_cubin_size has checked. */
+CUresult sim_cubin_read(sim_image_t *image, bool part, char why[SIM_WHY_BYTES]);
+
+/* fatbin.c: the same of a fat binary. */
+size_t sim_fat_size(const unsigned char *data, size_t known, char why[SIM_WHY_BYTES]);
+/*
+ * The member that suits best: *code is malloc'd, a NUL behind it; NULL: there is one,
+ * and it cannot be unpacked, as `why` says.  CUDA_ERROR_NO_BINARY_FOR_GPU: there is none.
+ */
+CUresult sim_fat_take(const unsigned char *data, size_t size, unsigned char **code,
+		      size_t *code_bytes, bool *ptx, char why[SIM_WHY_BYTES]);
 
 /* image_ptx.c: reads image->data, which is text, or texts with a NUL between them. */
 CUresult sim_image_read_ptx(sim_image_t *image, bool link, char why[SIM_WHY_BYTES]);

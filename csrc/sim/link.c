@@ -73,8 +73,8 @@ SIM_API(cuLinkCreate_v2, unsigned int count, int *options, void **values, CUlink
 static CUresult add(CUlinkState handle, int type, sim_image_t *image, CUresult result,
 		    const char *why)
 {
-	static const int kinds[] = { [SIM_IMAGE_PTX] = INPUT_PTX, [SIM_IMAGE_CUBIN] = INPUT_CUBIN,
-				     [SIM_IMAGE_FAT] = INPUT_FATBINARY };
+	int kind = !image ? -1 : image->fat ? INPUT_FATBINARY
+				: image->kind == SIM_IMAGE_PTX ? INPUT_PTX : INPUT_CUBIN;
 	sim_image_t **more;
 	link_t *state;
 
@@ -85,9 +85,9 @@ static CUresult add(CUlinkState handle, int type, sim_image_t *image, CUresult r
 	} else if (state && result != CUDA_SUCCESS) {
 		sim_jit_answer(state->option_count, state->options, state->values, why);
 		sim_fail(result, "cuLinkAdd: %s", why);
-	} else if (state && kinds[image->kind] != type) {
+	} else if (state && kind != type) {
 		/* A linked PTX text is a cubin to the program. */
-		if (!(image->kind == SIM_IMAGE_PTX && type == INPUT_CUBIN))
+		if (kind != INPUT_PTX || type != INPUT_CUBIN)
 			result = CUDA_ERROR_INVALID_IMAGE;
 	}
 	if (state && result == CUDA_SUCCESS) {
@@ -257,6 +257,9 @@ static CUresult complete(link_t *state, size_t *size)
 	if (state->input_count > 1)
 		return sim_fail(CUDA_ERROR_NOT_SUPPORTED,
 				"cuLinkComplete: the simulated GPU does not link cubins");
+	if (state->inputs[0]->kind == SIM_IMAGE_FAT)
+		return sim_fail(CUDA_ERROR_NOT_SUPPORTED, "cuLinkComplete: the fat binary: %s",
+				state->inputs[0]->why);
 	*size = state->inputs[0]->size;
 	state->output = malloc(*size);
 	if (!state->output)

@@ -386,10 +386,11 @@ def test_bad_launches_are_named_before_that(
     assert code == INVALID_HANDLE
 
 
-def test_fat_binaries_hold_any_name(
+def test_fat_binaries_and_their_wrappers(
     driver: Driver, context: int, sim_table: SimTable
 ) -> None:
-    body = bytes(64)
+    # A member that is packed in an unknown way: any name may be in it.
+    body = struct.pack("<HHIQIIIIQQQQ", 2, 0x101, 64, 8, 8, 0, 0, 80, 0, 0, 0, 0) + bytes(8)
     fat = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
     held = create_string_buffer(fat, len(fat))
     wrapper = struct.pack("<IIQQ", 0x466243B1, 1, cast(held, c_void_p).value or 0, 0)
