@@ -179,10 +179,8 @@ ptx_type_t isa_type(const isa_match_t *match, char element)
 
 bool isa_refuse(ptx_emit_t *emit, const isa_match_t *match, const char *why)
 {
-	char name[96];
-
-	ptx_instruction_name(match->instruction, name, sizeof(name));
-	return ptx_refuse(emit, "%s%s%s is not simulated", name, *why ? " " : "", why);
+	(void)match; /* ptx_refuse names it */
+	return ptx_refuse(emit, "not simulated%s%s", *why ? " " : "", why);
 }
 
 bool isa_operands(ptx_emit_t *emit, const isa_match_t *match, unsigned int least, unsigned int most)
@@ -251,6 +249,8 @@ static ptx_type_t isa_operand_type(const isa_match_t *match, const char **at)
 	char name[16];
 
 	*at += length + (word[length] == ' ');
+	if (length == 1 && *word == '-')
+		return PTX_NONE;
 	if (length == 1)
 		return *word == 'w' ? isa_wider(isa_type(match, 't')) : isa_type(match, *word);
 	if (length >= sizeof(name))

@@ -143,6 +143,36 @@ static void symbol(const ptx_name_t *name, ptx_operand_t *to)
 		to->variable = name->variable;
 }
 
+/* a[3], a[%r1]: an element of an array, by its number.  The token is behind "[". */
+static void element(ptx_parser_t *parser, const char *opcode, ptx_operand_t *to)
+{
+	ptx_operand_t *base = ptx_take(parser, sizeof(*base));
+	const ptx_name_t *index = NULL;
+	unsigned int bytes;
+
+	if (!to->variable)
+		ptx_bad(parser, "\"%.60s\" is no array", to->name);
+	bytes = ptx_type_bytes(to->variable->type);
+	if (parser->token.kind == PTX_TOKEN_NAME && !ptx_is(parser, "WARP_SZ")) {
+		index = ptx_name_of_register(parser, ptx_take_name(parser));
+		if (!index || index->kind != PTX_NAME_REGISTER)
+			ptx_bad(parser, "a register or a number expected");
+	} else {
+		to->offset += (int64_t)(ptx_parse_integer(parser) * bytes);
+	}
+	ptx_expect(parser, "]");
+	if (!index && (strcmp(opcode, "mov") == 0 || strcmp(opcode, "cvta") == 0))
+		return;
+	*base = *to;
+	base->offset = 0;
+	*to = (ptx_operand_t){ .kind = PTX_OPERAND_ADDRESS, .item = base, .items = 1,
+			       .offset = to->offset };
+	if (index) {
+		to->reg = index->reg;
+		to->bits = bytes;
+	}
+}
+
 static void named(ptx_parser_t *parser, const char *opcode, ptx_operand_t *to)
 {
 	const char *text = ptx_take_name(parser);
@@ -160,22 +190,8 @@ static void named(ptx_parser_t *parser, const char *opcode, ptx_operand_t *to)
 	if (name && (name->kind == PTX_NAME_VARIABLE || name->kind == PTX_NAME_FUNCTION)) {
 		symbol(name, to);
 		to->offset = offset_here(parser);
-		if (ptx_accept(parser, "[")) { /* an element of an array: its address */
-			uint64_t index = ptx_parse_integer(parser);
-			ptx_operand_t *base;
-
-			ptx_expect(parser, "]");
-			if (!to->variable)
-				ptx_bad(parser, "\"%.60s\" is no array", text);
-			to->offset += (int64_t)(index * ptx_type_bytes(to->variable->type));
-			if (strcmp(opcode, "mov") == 0 || strcmp(opcode, "cvta") == 0)
-				return;
-			base = ptx_take(parser, sizeof(*base));
-			*base = *to;
-			base->offset = 0;
-			*to = (ptx_operand_t){ .kind = PTX_OPERAND_ADDRESS, .item = base, .items = 1,
-					       .offset = to->offset };
-		}
+		if (ptx_accept(parser, "["))
+			element(parser, opcode, to);
 		return;
 	}
 	if (*text == '%') {

@@ -112,7 +112,11 @@ typedef enum {
 	PTX_OPERAND_REGISTER,  /* reg; of a vector, %v.x is one of its registers and %v a VECTOR */
 	PTX_OPERAND_IMMEDIATE, /* bits; `real`: bits are those of a double, or of a float when `single` */
 	PTX_OPERAND_SYMBOL,    /* a variable or function by name, plus offset: its address */
-	PTX_OPERAND_ADDRESS,   /* [item[0] + offset]; item[0]: register, symbol or immediate */
+	/*
+	 * [item[0] + offset]; item[0]: register, symbol or immediate; a[%r1] has the index in
+	 * `reg` and the bytes of an element in `bits`.  A texture's coordinates: item[1].
+	 */
+	PTX_OPERAND_ADDRESS,
 	PTX_OPERAND_SPECIAL,   /* %tid.x …: `name` without % */
 	PTX_OPERAND_VECTOR,    /* {item, …} */
 	PTX_OPERAND_PAIR,      /* item[0]|item[1] */

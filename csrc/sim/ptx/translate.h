@@ -97,7 +97,9 @@ const ptx_operand_t *ptx_call_target(const ptx_instruction_t *call, const ptx_op
 /* May the indirect call go there? */
 bool ptx_may_call(const ptx_emit_t *emit, const ptx_instruction_t *call,
 		  const ptx_function_t *function);
-typedef enum { PTX_OWN, PTX_PRINT, PTX_ASSERT, PTX_MALLOC, PTX_FREE } ptx_builtin_t;
+typedef enum {
+	PTX_OWN, PTX_PRINT, PTX_ASSERT, PTX_MALLOC, PTX_FREE, PTX_GRID_HANDLE, PTX_GRID_SYNC,
+} ptx_builtin_t;
 /* What the engine provides under an extern's name; PTX_OWN: nothing. */
 ptx_builtin_t ptx_builtin(const char *name);
 

@@ -302,6 +302,11 @@ void ptx_builtin_emit(ptx_emit_t *emit, const ptx_function_t *function)
 					"*(const uint64_t *)p1);\n__builtin_memcpy(p0, &x, 8);\n" },
 		[PTX_FREE] = { ":8", "thread->launch->engine->release(thread, "
 				     "*(const uint64_t *)p0);\n" },
+		/* A handle that is not 0: the one grid that there is. */
+		[PTX_GRID_HANDLE] = { "8:4", "uint64_t x = 1;\n__builtin_memcpy(p0, &x, 8);\n" },
+		[PTX_GRID_SYNC] = { "4:84", "uint32_t x = 0;\n"
+					    "thread->launch->engine->grid_sync(thread);\n"
+					    "__builtin_memcpy(p0, &x, 4);\n" },
 	};
 	ptx_builtin_t builtin = ptx_builtin(function->name);
 

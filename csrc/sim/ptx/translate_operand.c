@@ -246,8 +246,8 @@ static const char *param_pointer(ptx_emit_t *emit, const ptx_operand_t *item, in
 	return ptx_text(emit, "(v%u + %lld)", variable->number, (long long)offset);
 }
 
-const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_space_t space,
-			bool *pointer)
+static const char *address_of(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_space_t space,
+			      bool *pointer)
 {
 	const ptx_operand_t *item = operand->item;
 	ptx_operand_t moved;
@@ -281,6 +281,21 @@ const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_spac
 		return "0";
 	}
 	return symbol(emit, &moved);
+}
+
+const char *ptx_address(ptx_emit_t *emit, const ptx_operand_t *operand, ptx_space_t space,
+			bool *pointer)
+{
+	const char *text = address_of(emit, operand, space, pointer);
+
+	if (operand->kind != PTX_OPERAND_ADDRESS || !operand->reg)
+		return text;
+	if (*pointer) {
+		ptx_refuse(emit, "an element of a parameter, by a register");
+		return text;
+	}
+	return ptx_text(emit, "(%s + (uint64_t)r%u * %llu)", text, operand->reg->index,
+			(unsigned long long)operand->bits);
 }
 
 const char *ptx_temporary(ptx_emit_t *emit)

@@ -18,7 +18,10 @@ ptx_builtin_t ptx_builtin(const char *name)
 	} all[] = { { "vprintf", PTX_PRINT },
 		    { "__assertfail", PTX_ASSERT },
 		    { "malloc", PTX_MALLOC },
-		    { "free", PTX_FREE } };
+		    { "free", PTX_FREE },
+		    /* of libcudadevrt: the grid group of cooperative groups */
+		    { "cudaCGGetIntrinsicHandle", PTX_GRID_HANDLE },
+		    { "cudaCGSynchronize", PTX_GRID_SYNC } };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		if (strcmp(all[i].name, name) == 0)
@@ -225,6 +228,8 @@ static void look_at(ptx_emit_t *emit, ptx_reached_t *reached)
 
 	reached->looked_at = true;
 	reached->frame_align = 16;
+	if (!function->defined && ptx_builtin(function->name) == PTX_GRID_SYNC)
+		reached->traits |= PTX_TRAIT_SYNC | PTX_TRAIT_GRID;
 	for (const ptx_variable_t *variable = function->variables; variable;
 	     variable = variable->next)
 		if (variable->space == PTX_SPACE_LOCAL)
