@@ -3,6 +3,7 @@
 # make demo   what emuV does, on a simulated GPU
 # make test   the test suite
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
+# make test-clients  programs on packages of other makers, under a budget
 #
 # Each works from a fresh clone on Debian 12 with no GPU: it makes a virtual
 # environment, installs what is needed into it, and builds.  PYTHON=… chooses
@@ -21,7 +22,7 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba lint check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-numba test-clients lint check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "more: build lint check-c bench dist clean; on a GPU: gpu-check gpu-facts"
@@ -49,15 +50,19 @@ test: build
 # numba-cuda's own test suite on the simulated GPU, as it is and under a budget
 # that makes it spill (some 700 MB to install).  SAVE=1 keeps the new list of
 # results in tests/numba/results.txt, where nothing that passed before fails.
-$(VENV)-numba/.installed: tests/numba/requirements.txt .ci/bootstrap
-	.ci/bootstrap $(VENV)-numba
-	timeout 900 $(VENV)-numba/bin/python -m pip --disable-pip-version-check install -q \
-		--retries 5 -r tests/numba/requirements.txt
+$(VENV)-%/.installed: tests/%/requirements.txt .ci/bootstrap
+	.ci/bootstrap $(VENV)-$*
+	timeout 900 $(VENV)-$*/bin/python -m pip --disable-pip-version-check install -q \
+		--retries 5 -r tests/$*/requirements.txt
 	touch $@
 
 test-numba: build $(VENV)-numba/.installed
 	@timeout --kill-after=10 3600 $(VENV)-numba/bin/python tests/numba/run.py $(if $(SAVE),--save)
 	@timeout --kill-after=10 3600 $(VENV)-numba/bin/python tests/numba/run.py --emuv
+
+# Array languages that hand the driver PTX text of their own (some 60 MB).
+test-clients: build $(VENV)-clients/.installed
+	@timeout --kill-after=10 3000 $(VENV)-clients/bin/python tests/clients/run.py $(if $(SAVE),--save)
 
 lint: $(VENV)/.installed
 	timeout 120 $(VENV)/bin/ruff check .
