@@ -133,11 +133,12 @@ def test_header_agrees_with_cuda_h(cc: Compiler, cuda_include: Path, tmp_path: P
 def prototypes() -> dict[str, tuple[str, str]]:
     """(file, parameters) by function, of every hook and simulated entry point."""
     found = {}
-    sources = [ROOT / "csrc/shim/hooks.def", *sorted((ROOT / "csrc/sim").glob("*.[ch]"))]
+    sources = [ROOT / "csrc/shim/hooks.def", ROOT / "csrc/sim/cudart/driver_uses.def"]
+    sources += sorted((ROOT / "csrc/sim").glob("*.[ch]"))
     for path in sources:
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
         for name, rest in re.findall(r"^EMUV_(?:HOOK|USE)\((\w+),\s*\(([^()]*)\)", text, re.M):
-            found[f"hook {name}"] = (path.name, rest)
+            found[f"{path.stem} {name}"] = (path.name, rest)
         for name, rest in re.findall(r"^SIM_API\((cu\w+),\s*([^{};#]*?)\)\s*\{", text, re.M):
             found[f"sim {name}"] = (path.name, rest)
     return found
@@ -151,7 +152,8 @@ def enums_as_int(text: str) -> str:
 
 def test_prototypes_agree_with_cuda_h(cc: Compiler, cuda_include: Path, tmp_path: Path) -> None:
     found = prototypes()
-    assert any(key.startswith("hook ") for key in found)
+    assert any(key.startswith("hooks ") for key in found)
+    assert sum(key.startswith("driver_uses ") for key in found) > 150
     assert sum(key.startswith("sim ") for key in found) > 100
     for header in ("GL/gl.h", "EGL/egl.h", "EGL/eglext.h", "vdpau/vdpau.h"):
         (tmp_path / header).parent.mkdir(exist_ok=True)

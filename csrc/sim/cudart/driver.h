@@ -9,6 +9,8 @@
 #include "sim/memory_abi.h"
 
 typedef struct CUuserObject_st *CUuserObject;
+typedef void (*CUhostFn)(void *data);
+typedef void (*CUstreamCallback)(CUstream stream, CUresult status, void *data);
 typedef struct {
 	CUfunction func;
 	unsigned int gridDimX, gridDimY, gridDimZ;

@@ -48,7 +48,7 @@ RT_BOTH(cudaStreamCopyAttributes, _ptsz, (cudaStream_t to, cudaStream_t from),
 RT_BOTH(cudaStreamAddCallback, _ptsz,
 	(cudaStream_t stream, cudaStreamCallback_t callback, void *data, unsigned int flags),
 	return rt_end(rt_driver.cuStreamAddCallback(
-		RT_STREAM(stream), (void (*)(CUstream, CUresult, void *))callback, data, flags));)
+		RT_STREAM(stream), (CUstreamCallback)callback, data, flags));)
 RT_BOTH(cudaLaunchHostFunc, _ptsz, (cudaStream_t stream, cudaHostFn_t function, void *data),
 	return rt_end(rt_driver.cuLaunchHostFunc(RT_STREAM(stream), function, data));)
 
