@@ -9,6 +9,10 @@
  *   EMUV_SIM_REPORT   a file for the report at exit; %p in it is the process id
  *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
  *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
+ *   EMUV_SIM_WORKERS  threads that run one kernel (default: the CPUs there are)
+ *   EMUV_SIM_KERNEL_MS  how long a kernel may run (default: no limit)
+ *   EMUV_SIM_CACHE    the folder of compiled kernels, or off
+ *   EMUV_SIM_CC       the C compiler that compiles them
  *
  * A value that makes no sense is kept as words in sim_config.error and fails cuInit.
  */
@@ -56,6 +60,16 @@ static uint64_t setting(const char *name, uint64_t fallback, uint64_t least, uin
 		return value;
 	complain(name, text, want);
 	return fallback;
+}
+
+static void words(const char *name, char *to, size_t bytes)
+{
+	const char *text = secure_getenv(name);
+
+	if (text && strlen(text) >= bytes)
+		complain(name, text, "shorter");
+	else if (text)
+		memcpy(to, text, strlen(text) + 1);
 }
 
 static void arm_faults(const char *list)
@@ -120,6 +134,14 @@ void sim_configure(void)
 					   "a number of bytes, in digits only");
 	sim_config.wait_ms = (unsigned int)setting("EMUV_SIM_WAIT_MS", 60000, 1, 3600000,
 						   "a number of milliseconds from 1 to 3600000");
+	sim_config.workers = (int)setting("EMUV_SIM_WORKERS", 0, 1, 256,
+					  "a number of threads from 1 to 256");
+	sim_config.kernel_ms = (unsigned int)setting("EMUV_SIM_KERNEL_MS", 0, 0, 86400000,
+						     "a number of milliseconds, 0 for no limit");
+	words("EMUV_SIM_CACHE", sim_config.cache, sizeof(sim_config.cache));
+	words("EMUV_SIM_CC", sim_config.compiler, sizeof(sim_config.compiler));
+	if (sim_config.cache[0] && sim_config.cache[0] != '/' && strcmp(sim_config.cache, "off") != 0)
+		complain("EMUV_SIM_CACHE", sim_config.cache, "the full path of a folder, or off");
 	if (faults)
 		arm_faults(faults);
 	if (report)

@@ -82,6 +82,7 @@ void sim_image_drop(sim_image_t *image)
 	for (unsigned int i = 0; i < image->entry_count; i++) {
 		free(image->entries[i].name);
 		free(image->entries[i].parameters);
+		sim_entry_code_drop(image->entries[i].code);
 	}
 	for (unsigned int i = 0; i < image->variable_count; i++) {
 		free(image->variables[i].name);

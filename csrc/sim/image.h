@@ -27,6 +27,7 @@ typedef struct {
 	unsigned int registers;    /* 0: unknown */
 	unsigned int shared_bytes; /* static */
 	unsigned int max_threads;  /* .maxntid; 0: none given */
+	struct sim_entry_code *code; /* of PTX: what kernel/code.c makes of it */
 } sim_entry_t;
 
 typedef struct {
@@ -74,6 +75,9 @@ void sim_image_drop(sim_image_t *image);
 const sim_entry_t *sim_image_entry(const sim_image_t *image, const char *name);
 const sim_variable_t *sim_image_variable(const sim_image_t *image, const char *name);
 
+/* kernel/code.c; NULL: no memory, and is taken. */
+struct sim_entry_code *sim_entry_code_new(void);
+void sim_entry_code_drop(struct sim_entry_code *code);
 /* Zeroed, with a copy of the name; NULL: no memory. */
 sim_entry_t *sim_image_add_entry(sim_image_t *image, const char *name, size_t length);
 sim_variable_t *sim_image_add_variable(sim_image_t *image, const char *name, size_t length);
@@ -123,6 +127,8 @@ typedef struct sim_function {
 	const sim_entry_t *entry; /* NULL: of an open image */
 	int attributes[16];
 	bool of_kernel; /* the attributes set on its kernel have been taken over */
+	bool settled;   /* the attributes say what its code says */
+	struct sim_legacy *legacy; /* launch_legacy.c */
 } sim_function_t;
 
 typedef struct sim_module {
@@ -155,6 +161,9 @@ CUresult sim_module_addresses(sim_module_t *module, const uint64_t **addresses);
 /* The 16 attributes of a function: what it is, and what may be set. */
 void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim_entry_t *entry);
 CUresult sim_attribute_set(int attributes[16], int number, int value);
+/* What translating the entry tells of them; entry may be NULL. */
+CUresult sim_attributes_settle(int attributes[16], bool *settled, const sim_image_t *image,
+			       const sim_entry_t *entry);
 
 /* ---- library.c ---- */
 typedef struct sim_kernel {
@@ -164,6 +173,7 @@ typedef struct sim_kernel {
 	char *name;
 	const sim_entry_t *entry;
 	int attributes[SIM_MAX_DEVICES][16];
+	bool settled[SIM_MAX_DEVICES];
 } sim_kernel_t;
 
 /* ---- function.c ---- */

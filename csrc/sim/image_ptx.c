@@ -37,7 +37,8 @@ static CUresult add_entry(sim_image_t *image, const ptx_function_t *function)
 	for (const ptx_variable_t *one = function->parameters; one; one = one->next)
 		count++;
 	entry->parameters = calloc(count + 1, sizeof(*entry->parameters));
-	if (!entry->parameters)
+	entry->code = sim_entry_code_new();
+	if (!entry->parameters || !entry->code)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	for (const ptx_variable_t *one = function->parameters; one; one = one->next)
 		entry->parameters[entry->parameter_count++] =

@@ -18,6 +18,10 @@ typedef struct {
 	unsigned int wait_ms; /* how long a wait for a held stream may last */
 	char error[256];     /* what is wrong with the environment, or "" */
 	char report[1024];   /* EMUV_SIM_REPORT, %p replaced by the process id, or "" */
+	int workers;         /* threads that run one kernel; 0: as many as there are CPUs */
+	unsigned int kernel_ms; /* how long a kernel may run; 0: as long as it likes */
+	char cache[960];     /* EMUV_SIM_CACHE: a folder, "off", or "" */
+	char compiler[512];  /* EMUV_SIM_CC, or "" */
 } sim_config_t;
 extern sim_config_t sim_config;
 void sim_configure(void);

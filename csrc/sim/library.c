@@ -351,9 +351,13 @@ sim_function_t *sim_function_get(CUfunction handle, CUresult *why)
 	*why = sim_module_function(module, kernel->name, &function);
 	if (*why != CUDA_SUCCESS)
 		return NULL;
-	if (!function->of_kernel)
-		memcpy(function->attributes, kernel->attributes[module->object.context->device],
+	if (!function->of_kernel) {
+		CUdevice device = module->object.context->device;
+
+		memcpy(function->attributes, kernel->attributes[device],
 		       sizeof(function->attributes));
+		function->settled = kernel->settled[device];
+	}
 	function->of_kernel = true;
 	return function;
 }
@@ -419,8 +423,11 @@ SIM_API(cuKernelGetAttribute, int *value, int number, CUkernel handle, CUdevice 
 	SIM_DEVICE_CHECK(cuKernelGetAttribute, device);
 	sim_lock_take();
 	kernel = get_kernel(handle, &result);
-	if (kernel)
+	if (kernel) {
+		sim_attributes_settle(kernel->attributes[device], &kernel->settled[device],
+				      kernel->library->image, kernel->entry);
 		*value = kernel->attributes[device][number];
+	}
 	sim_lock_drop();
 	return result;
 }
@@ -447,6 +454,9 @@ SIM_API(cuKernelSetAttribute, int number, int value, CUkernel handle, CUdevice d
 	SIM_DEVICE_CHECK(cuKernelSetAttribute, device);
 	sim_lock_take();
 	kernel = get_kernel(handle, &result);
+	if (kernel)
+		sim_attributes_settle(kernel->attributes[device], &kernel->settled[device],
+				      kernel->library->image, kernel->entry);
 	if (kernel)
 		result = sim_attribute_set(kernel->attributes[device], number, value);
 	if (result == CUDA_SUCCESS)

@@ -12,12 +12,14 @@
 
 #include "image.h"
 #include "internal.h"
-#include "work.h"
+#include "kernel/code.h"
 #include "memory.h"
 #include "ptx/ptx.h"
+#include "work.h"
 
 enum {
-	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_REGISTERS = 4,
+	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_LOCAL_BYTES = 3,
+	ATTRIBUTE_REGISTERS = 4,
 	ATTRIBUTE_PTX_VERSION = 5, ATTRIBUTE_BINARY_VERSION = 6, ATTRIBUTE_MAX_DYNAMIC_SHARED = 8,
 	ATTRIBUTE_CARVEOUT = 9, ATTRIBUTES = 16,
 };
@@ -45,6 +47,29 @@ void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim
 		attributes[ATTRIBUTE_SHARED_BYTES] = (int)entry->shared_bytes;
 		attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] -= (int)entry->shared_bytes;
 	}
+}
+
+CUresult sim_attributes_settle(int attributes[16], bool *settled, const sim_image_t *image,
+			       const sim_entry_t *entry)
+{
+	const sim_code_t *code;
+	CUresult result;
+	int room;
+
+	if (*settled || !entry || !entry->code)
+		return CUDA_SUCCESS;
+	result = sim_code_of(image, entry, &code);
+	if (result != CUDA_SUCCESS)
+		return result;
+	*settled = true;
+	attributes[ATTRIBUTE_SHARED_BYTES] = (int)code->shared_bytes;
+	attributes[ATTRIBUTE_LOCAL_BYTES] = (int)code->local_bytes;
+	attributes[ATTRIBUTE_REGISTERS] = (int)code->registers;
+	/* Unless it has been set. */
+	room = code->shared_bytes < SHARED_BYTES ? SHARED_BYTES - (int)code->shared_bytes : 0;
+	if (attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] == SHARED_BYTES)
+		attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] = room;
+	return CUDA_SUCCESS;
 }
 
 CUresult sim_attribute_set(int attributes[16], int number, int value)
@@ -97,6 +122,7 @@ void sim_module_delete(sim_module_t *module)
 
 		module->functions = function->next;
 		free(function->name);
+		free(function->legacy);
 		sim_object_delete(function);
 	}
 	sim_image_drop(module->image);

@@ -229,7 +229,8 @@ ptx_variable_t *ptx_variable_named(const ptx_module_t *module, const char *name)
 typedef struct {
 	char *c_text;          /* malloc'd, ends with NUL; without abi.h and prelude.h in front */
 	size_t shared_bytes;   /* static shared memory */
-	size_t local_bytes;    /* most that one thread's frames take; 0: unbounded (recursion) */
+	size_t local_bytes;    /* most that one thread's frames take */
+	bool recursive;        /* no bound is known: it calls itself, or uses alloca */
 	unsigned int registers; /* a plausible count, for cuFuncGetAttribute */
 	bool synchronises;     /* barriers, warp operations, or lanes that wait for each other */
 	bool grid_synchronises;

@@ -392,6 +392,7 @@ ptx_status_t ptx_translate(const ptx_module_t *module, const ptx_function_t *ent
 	code->c_text = emit.text;
 	code->shared_bytes = emit.shared_bytes;
 	code->local_bytes = emit.local_bytes;
+	code->recursive = emit.recursive;
 	code->registers = plausible_registers(entry);
 	code->synchronises = emit.synchronises;
 	code->grid_synchronises = emit.traits & PTX_TRAIT_GRID;
