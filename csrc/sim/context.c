@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "kernel/kernel.h"
 
 #define CTX_FLAGS_MASK 0xffu
 #define CTX_SCHED_MASK 0x07u
@@ -135,6 +136,7 @@ static void tear_down(sim_context_t *context)
 	sim_events_drop_context(context);
 	sim_modules_drop_context(context);
 	sim_memory_drop_context(context);
+	sim_heap_drop_context(context);
 	context->legacy = NULL;
 	sim_devices[context->device].context_bytes -= sim_devices[context->device].context_cost;
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "kernel/kernel.h"
 
 #define FORKED (1 << 20)
 
@@ -44,6 +45,8 @@ void sim_lock_take(void)
 void sim_lock_drop(void)
 {
 	pthread_mutex_unlock(&sim_lock);
+	if (sim_print_due)
+		sim_print_flush();
 }
 
 /* One write(2), so that lines of several threads stay whole.  No stdio: it may be closed. */
@@ -190,6 +193,7 @@ CUresult sim_enter_slow(sim_call_t *call, uint64_t number, bool need_init)
 __attribute__((destructor)) static void leave(void)
 {
 	sim_executor_end();
+	sim_print_flush();
 	sim_report_write();
 	sim_threads_forget();
 }

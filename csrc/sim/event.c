@@ -7,6 +7,7 @@
  * Where nothing comes before a record it is done at once, without a piece.  sim_lock
  * guards all of it.
  */
+#include "kernel/kernel.h"
 #include "event.h"
 
 struct sim_event {
@@ -296,6 +297,7 @@ SIM_API(cuEventSynchronize, CUevent handle)
 	sim_event_t *event;
 
 	SIM_ENTER(cuEventSynchronize);
+	sim_print_due = true;
 	sim_lock_take();
 	event = get_usable(handle, &result);
 	if (event && event->piece)

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "kernel/kernel.h"
 #include "order.h"
 
 #define MAX_THREADS 8
@@ -177,6 +178,7 @@ CUresult sim_stream_wait_for(sim_stream_t *stream, uint64_t number)
 	CUresult result = CUDA_SUCCESS;
 	uint64_t at = 0;
 
+	sim_print_due = true;
 	stream->waiters++;
 	while (!reached(stream, number)) {
 		if (!at)
@@ -218,6 +220,7 @@ CUresult sim_context_finish(sim_context_t *context)
 	uint64_t number = sim_order_number(), id = context->id;
 	sim_stream_t *busy;
 
+	sim_print_due = true;
 	while (context->unfinished && context->id == id && (busy = busy_of(context, number))) {
 		CUresult result = sim_stream_wait_for(busy, number);
 

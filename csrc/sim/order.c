@@ -22,6 +22,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "kernel/kernel.h"
 #include "order.h"
 
 typedef struct sim_edge {
@@ -507,6 +508,7 @@ void sim_context_poison(sim_context_t *context, CUresult code)
 void sim_context_stop(sim_context_t *context)
 {
 	context->stop = 1;
+	sim_kernels_stop(context);
 	look_at_context(context);
 	sim_order_go(NULL);
 }

@@ -37,7 +37,11 @@ void sim_kernels_stop(const sim_context_t *context);
 /* How many threads run one kernel. */
 int sim_kernel_workers(void);
 
-/* What kernels printed, to the process's standard output: where CUDA writes it. */
+/*
+ * What kernels printed, to the process's standard output.  A call that synchronises sets
+ * sim_print_due; then sim_lock_drop does it, without the lock.
+ */
+extern _Thread_local bool sim_print_due;
 void sim_print_flush(void);
 /* sim_lock held.  The context's device heap goes (its memory goes with the context's). */
 void sim_heap_drop_context(const sim_context_t *context);

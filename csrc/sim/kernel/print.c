@@ -246,6 +246,8 @@ int32_t sim_print(emuv_thread_t *thread, uint64_t address, uint64_t arguments)
 
 /* ---- output ---- */
 
+_Thread_local bool sim_print_due;
+
 static int by_block(const void *a, const void *b)
 {
 	const piece_t *const *left = a, *const *right = b;
@@ -294,6 +296,7 @@ void sim_print_flush(void)
 {
 	piece_t *pieces;
 
+	sim_print_due = false;
 	if (!__atomic_load_n(&said, __ATOMIC_RELAXED))
 		return;
 	pthread_mutex_lock(&print_lock);
