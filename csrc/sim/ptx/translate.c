@@ -194,6 +194,8 @@ static void emit_instruction(ptx_emit_t *emit, unsigned int at)
 	const ptx_instruction_t *one = emit->flow->instruction[at];
 
 	emit->instruction = one;
+	if (emit->yields && emit->yields[at] & PTX_YIELD_BEFORE)
+		ptx_out(emit, "emuv_launch->engine->yield(thread);\n");
 	if (one->guard)
 		ptx_out(emit, "if (%sr%u) ", one->guard_negated ? "!" : "", one->guard->index);
 	ptx_out(emit, "{\n");
@@ -202,6 +204,8 @@ static void emit_instruction(ptx_emit_t *emit, unsigned int at)
 	else if (!ptx_isa_emit(emit, one))
 		ptx_refuse(emit, "not simulated");
 	ptx_out(emit, "}\n");
+	if (emit->yields && emit->yields[at] & PTX_YIELD_FALLEN)
+		ptx_out(emit, "emuv_launch->engine->yield(thread);\n");
 	ptx_arena_reset(emit->scratch);
 	emit->temporaries = 0;
 }
@@ -215,7 +219,7 @@ static void emit_body(ptx_emit_t *emit, const ptx_function_t *function)
 	if (!ptx_flow_build(emit, function, &flow))
 		return;
 	emit->flow = &flow;
-	emit->yields = emit->reached[function->index].waits;
+	emit->yields = emit->reached[function->index].yields;
 	ptx_out(emit, "{\nEMUV_LOCALS;\n");
 	if (!function->entry)
 		ptx_out(emit, "const uint8_t *const parameters __attribute__((unused)) = 0;\n"
@@ -339,11 +343,11 @@ static void translate(ptx_emit_t *emit)
 		return;
 	}
 	ptx_reach(emit);
-	if (emit->status == PTX_OK)
-		ptx_find_waits(emit);
 	for (unsigned int i = 0; i < count; i++)
 		if (emit->reached[i].reached)
 			emit->traits |= emit->reached[i].traits;
+	if (emit->status == PTX_OK)
+		ptx_find_waits(emit);
 	for (unsigned int i = 0; i < count && emit->status == PTX_OK; i++)
 		if (emit->reached[i].reached && !emit->all[i]->entry) {
 			ptx_signature(emit, emit->all[i]);

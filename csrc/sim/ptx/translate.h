@@ -20,9 +20,9 @@ typedef struct {
 	const ptx_function_t *function;
 	bool reached;
 	bool address_taken; /* somewhere in the module */
-	bool in_loop;       /* is called from a loop, or calls itself */
 	bool looked_at;
-	bool waits;             /* in a loop, for what another thread does */
+	bool tells;             /* has a value that another thread made: translate_waits.c */
+	unsigned char *yields;  /* by instruction: PTX_YIELD_*; NULL: nowhere */
 	bool copies_parameters; /* an entry with cvta.param */
 	bool allocates;         /* alloca */
 	unsigned int traits;    /* of its own instructions */
@@ -35,17 +35,17 @@ typedef struct {
 /* A basic block of the function at hand. */
 typedef struct {
 	unsigned int first, count; /* instructions */
-	unsigned int *next;
-	unsigned int nexts;
-	unsigned int component;    /* strongly connected */
-	bool loops;
+	unsigned int *next, *before;
+	unsigned int nexts, befores;
+	unsigned int join; /* the block that all ways from here come to first */
 } ptx_block_t;
+#define PTX_NO_BLOCK (~0u)
 
 /* The control flow of one function. */
 typedef struct {
 	const ptx_instruction_t **instruction;
 	unsigned int instructions;
-	ptx_block_t *block;
+	ptx_block_t *block; /* in the order of the text; one more: the end */
 	unsigned int blocks;
 	struct ptx_label {
 		const char *name;
@@ -63,7 +63,7 @@ struct ptx_emit {
 	bool *placed;
 	size_t shared_bytes, shared_align;
 	size_t local_bytes;
-	bool recursive, synchronises;
+	bool recursive, synchronises, uses_shared;
 	unsigned int traits; /* of all that is reached */
 	ptx_arena_t *arena;   /* lives as long as the translation */
 	ptx_arena_t *scratch; /* of one instruction */
@@ -75,7 +75,7 @@ struct ptx_emit {
 	const ptx_function_t *function;
 	const ptx_instruction_t *instruction;
 	ptx_flow_t *flow;
-	bool yields; /* lanes of this function wait for others in its loops */
+	const unsigned char *yields; /* of the function, by instruction */
 	unsigned int temporaries;
 };
 
@@ -106,7 +106,10 @@ ptx_builtin_t ptx_builtin(const char *name);
 /* ---- translate_graph.c ---- */
 bool ptx_flow_build(ptx_emit_t *emit, const ptx_function_t *function, ptx_flow_t *flow);
 const struct ptx_label *ptx_flow_label(const ptx_flow_t *flow, const char *name);
-/* Do lanes wait for each other in loops?  Sets emit->synchronises. */
+
+/* ---- translate_waits.c ---- */
+enum { PTX_YIELD_TAKEN = 1, PTX_YIELD_FALLEN = 2, PTX_YIELD_BEFORE = 4 };
+/* Where lanes wait for each other.  Sets emit->synchronises and reached->yields. */
 void ptx_find_waits(ptx_emit_t *emit);
 
 /* ---- translate_flow.c ---- */

@@ -55,14 +55,12 @@ static void jump(ptx_emit_t *emit, const ptx_operand_t *target, unsigned int at)
 		ptx_refuse(emit, "a label expected");
 		return;
 	}
-	/* A way back: a loop, which can be stopped, and in which others come along. */
-	if (label->at <= at) {
-		if (emit->yields)
-			ptx_out(emit, "thread->launch->engine->yield(thread);\n");
-		else
-			ptx_out(emit, "if (__builtin_expect(*emuv_launch->stop, 0)) "
-				      "emuv_launch->engine->yield(thread);\n");
-	}
+	/* A way back is a loop, which can be stopped, and in which others may come along. */
+	if (emit->yields && emit->yields[at] & PTX_YIELD_TAKEN)
+		ptx_out(emit, "emuv_launch->engine->yield(thread);\n");
+	else if (label->at <= at)
+		ptx_out(emit, "if (__builtin_expect(*emuv_launch->stop, 0)) "
+			      "emuv_launch->engine->yield(thread);\n");
 	ptx_out(emit, "goto L%u;\n", label->number);
 }
 

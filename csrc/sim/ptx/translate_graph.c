@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Basic blocks, loops, and who waits for whom in them.
+ * Basic blocks, and the order in which they must come.
  *
  * Everything walks with stacks of its own: a text may nest as deep as it likes.
  */
@@ -61,75 +61,115 @@ static bool connect(ptx_emit_t *emit, ptx_flow_t *flow, unsigned int index)
 	ptx_block_t *block = &flow->block[index];
 	const ptx_instruction_t *last = flow->instruction[block->first + block->count - 1];
 	const ptx_table_t *table = NULL;
-	bool falls = true;
+	bool falls = true, leaves = false;
 
 	if (ends_block(last)) {
 		falls = last->guard != NULL;
+		leaves = strcmp(last->opcode, "ret") == 0 || strcmp(last->opcode, "exit") == 0;
 		if (strcmp(last->opcode, "brx") == 0 && last->operands == 2)
 			table = last->operand[1].table;
 	}
-	block->next = ptx_keep(emit, ((table ? table->targets : 1) + 1) * sizeof(*block->next));
+	block->next = ptx_keep(emit, ((table ? table->targets : 1) + 2) * sizeof(*block->next));
 	if (!block->next)
 		return false;
 	if (ends_block(last) && strcmp(last->opcode, "bra") == 0 && last->operands)
 		add_next(flow, block, &last->operand[0]);
 	for (unsigned int i = 0; table && i < table->targets; i++)
 		add_next(flow, block, &table->target[i]);
-	if (falls && index + 1 < flow->blocks)
+	/* Block number `blocks` is the end: what returns, or falls off, goes there. */
+	if (leaves)
+		block->next[block->nexts++] = flow->blocks;
+	if (falls)
 		block->next[block->nexts++] = index + 1;
 	return true;
 }
 
-/* Strongly connected components, by Tarjan; those of more than themselves are loops. */
-static bool find_loops(ptx_emit_t *emit, ptx_flow_t *flow)
+/* Who comes before each block: their lists, one after another. */
+static bool find_before(ptx_emit_t *emit, ptx_flow_t *flow)
 {
-	unsigned int count = flow->blocks, depth = 0, held = 0, found = 0, components = 0;
-	struct {
-		unsigned int number, low, next;
-		bool held;
-	} *node = ptx_keep(emit, (count + 1) * sizeof(*node));
-	unsigned int *stack = ptx_keep(emit, (count + 1) * sizeof(*stack));
-	unsigned int *open = ptx_keep(emit, (count + 1) * sizeof(*open));
+	unsigned int edges = 0, *at;
 
-	if (!node || !stack || !open)
+	for (unsigned int i = 0; i < flow->blocks; i++)
+		edges += flow->block[i].nexts;
+	at = ptx_keep(emit, (edges + 1) * sizeof(*at));
+	if (!at)
 		return false;
-	for (unsigned int root = 0; root < count; root++) {
-		if (node[root].number)
+	for (unsigned int i = 0; i < flow->blocks; i++)
+		for (unsigned int j = 0; j < flow->block[i].nexts; j++)
+			flow->block[flow->block[i].next[j]].befores++;
+	for (unsigned int i = 0; i <= flow->blocks; i++) {
+		flow->block[i].before = at;
+		at += flow->block[i].befores;
+		flow->block[i].befores = 0;
+	}
+	for (unsigned int i = 0; i < flow->blocks; i++)
+		for (unsigned int j = 0; j < flow->block[i].nexts; j++) {
+			ptx_block_t *to = &flow->block[flow->block[i].next[j]];
+
+			to->before[to->befores++] = i;
+		}
+	return true;
+}
+
+/*
+ * What each block must come to, whichever way it takes: its immediate postdominator
+ * (Cooper, Harvey, Kennedy).  A block that never comes to the end has none.
+ */
+static bool find_joins(ptx_emit_t *emit, ptx_flow_t *flow)
+{
+	unsigned int end = flow->blocks, depth = 0, count = 0;
+	unsigned int *stack = ptx_keep(emit, (end + 1) * sizeof(*stack));
+	unsigned int *done = ptx_keep(emit, (end + 1) * sizeof(*done)); /* how far each is */
+	unsigned int *order = ptx_keep(emit, (end + 1) * sizeof(*order));
+	unsigned int *number = ptx_keep(emit, (end + 1) * sizeof(*number)); /* 0: not reached */
+	bool changed = true;
+
+	if (!stack || !done || !order || !number)
+		return false;
+	/* Numbers from the end backwards: in postorder. */
+	stack[depth++] = end;
+	done[end] = 1;
+	while (depth) {
+		unsigned int at = stack[depth - 1], from;
+
+		if (done[at] <= flow->block[at].befores) {
+			from = flow->block[at].before[done[at]++ - 1];
+			if (!done[from]) {
+				done[from] = 1;
+				stack[depth++] = from;
+			}
 			continue;
-		stack[depth++] = root;
-		while (depth) {
-			unsigned int at = stack[depth - 1], size = 0, member;
-			ptx_block_t *block = &flow->block[at];
+		}
+		order[count++] = at;
+		number[at] = count;
+		depth--;
+	}
+	for (unsigned int i = 0; i <= end; i++)
+		flow->block[i].join = PTX_NO_BLOCK;
+	flow->block[end].join = end;
+	while (changed) {
+		changed = false;
+		for (unsigned int i = count - 1; i-- > 0;) {
+			ptx_block_t *block = &flow->block[order[i]];
+			unsigned int join = PTX_NO_BLOCK;
 
-			if (!node[at].number) {
-				node[at].number = node[at].low = ++found;
-				node[at].held = true;
-				open[held++] = at;
-			}
-			if (node[at].next < block->nexts) {
-				unsigned int to = block->next[node[at].next++];
+			for (unsigned int j = 0; j < block->nexts; j++) {
+				unsigned int a = block->next[j], b = join;
 
-				block->loops |= to == at;
-				if (!node[to].number)
-					stack[depth++] = to;
-				else if (node[to].held && node[to].number < node[at].low)
-					node[at].low = node[to].number;
-				continue;
+				if (flow->block[a].join == PTX_NO_BLOCK)
+					continue;
+				while (b != PTX_NO_BLOCK && a != b) {
+					if (number[a] < number[b])
+						a = flow->block[a].join;
+					else
+						b = flow->block[b].join;
+				}
+				join = a;
 			}
-			depth--;
-			if (depth && node[at].low < node[stack[depth - 1]].low)
-				node[stack[depth - 1]].low = node[at].low;
-			if (node[at].low != node[at].number)
-				continue;
-			do {
-				member = open[--held];
-				node[member].held = false;
-				flow->block[member].component = components;
-				size++;
-			} while (member != at);
-			for (unsigned int i = 0; size > 1 && i < size; i++)
-				flow->block[open[held + i]].loops = true;
-			components++;
+			if (block->join != join) {
+				block->join = join;
+				changed = true;
+			}
 		}
 	}
 	return true;
@@ -167,85 +207,5 @@ bool ptx_flow_build(ptx_emit_t *emit, const ptx_function_t *function, ptx_flow_t
 	for (unsigned int i = 0; i < flow->blocks; i++)
 		if (!connect(emit, flow, i))
 			return false;
-	return find_loops(emit, flow);
-}
-
-/* ---- waiting ---- */
-
-/* Is there a value in it that tells what another thread did? */
-static bool tells(const ptx_instruction_t *one)
-{
-	return ptx_isa_traits(one) & PTX_TRAIT_SPIN && strcmp(one->opcode, "red") != 0 &&
-	       strcmp(one->opcode, "st") != 0 && one->operands &&
-	       one->operand[0].kind != PTX_OPERAND_SINK &&
-	       one->operand[0].kind != PTX_OPERAND_ADDRESS;
-}
-
-static bool waits(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow)
-{
-	bool everywhere = emit->reached[function->index].in_loop;
-
-	for (unsigned int i = 0; i < flow->blocks; i++) {
-		const ptx_block_t *block = &flow->block[i];
-
-		for (unsigned int j = 0; j < block->count && (everywhere || block->loops); j++) {
-			const ptx_instruction_t *one = flow->instruction[block->first + j];
-
-			if (one->opcode && tells(one))
-				return true;
-		}
-	}
-	return false;
-}
-
-/* Functions called from loops, and what those call. */
-static bool spread(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow)
-{
-	ptx_reached_t *reached = &emit->reached[function->index];
-	bool changed = false, loops = false;
-
-	for (unsigned int i = 0; i < flow->blocks; i++)
-		loops |= flow->block[i].loops;
-	if (!loops && !reached->in_loop)
-		return false;
-	/* Not which call is in the loop: one that is not does no harm. */
-	for (unsigned int i = 0; i < reached->callees; i++) {
-		ptx_reached_t *callee = &emit->reached[reached->callee[i]];
-
-		changed |= !callee->in_loop;
-		callee->in_loop = true;
-	}
-	return changed;
-}
-
-void ptx_find_waits(ptx_emit_t *emit)
-{
-	unsigned int count = emit->module->function_count, traits = 0;
-	ptx_flow_t *flow = ptx_keep(emit, (count + 1) * sizeof(*flow));
-	bool again = true;
-
-	if (!flow)
-		return;
-	for (unsigned int i = 0; i < count; i++) {
-		if (!emit->reached[i].reached)
-			continue;
-		traits |= emit->reached[i].traits;
-		emit->reached[i].in_loop |= emit->recursive;
-		if (!ptx_flow_build(emit, emit->all[i], &flow[i]))
-			return;
-	}
-	if (traits & (PTX_TRAIT_SYNC | PTX_TRAIT_GRID))
-		emit->synchronises = true;
-	while (again) {
-		again = false;
-		for (unsigned int i = 0; i < count; i++)
-			if (emit->reached[i].reached)
-				again |= spread(emit, emit->all[i], &flow[i]);
-	}
-	for (unsigned int i = 0; i < count; i++) {
-		if (!emit->reached[i].reached)
-			continue;
-		emit->reached[i].waits = waits(emit, emit->all[i], &flow[i]);
-		emit->synchronises |= emit->reached[i].waits;
-	}
+	return find_before(emit, flow) && find_joins(emit, flow);
 }

@@ -192,6 +192,7 @@ static void note_variable(void *argument, const ptx_operand_t *symbol, bool addr
 
 	if (!variable)
 		return;
+	at->emit->uses_shared |= variable->space == PTX_SPACE_SHARED;
 	if (variable->space == PTX_SPACE_SHARED)
 		place_shared(at->emit, variable);
 	/* A parameter whose address is taken is copied to local memory (5.1.6.2). */
