@@ -26,7 +26,7 @@
 #include "order.h"
 
 #define MAX_THREADS 8
-#define GRACE_MS 2000u
+#define GRACE_MS 1000u
 #define POLL_NS 50000u
 
 _Atomic bool sim_exiting;
@@ -200,6 +200,14 @@ CUresult sim_stream_wait_for(sim_stream_t *stream, uint64_t number)
 		result = (CUresult)context->error;
 	sim_stream_release(stream);
 	return result;
+}
+
+void sim_stream_thin_out(sim_stream_t *stream, unsigned int most)
+{
+	stream->waiters++;
+	while (stream->queued > most && !sim_stream_blocked(stream))
+		go_on(stream, later(1000));
+	stream->waiters--;
 }
 
 CUresult sim_stream_wait(sim_stream_t *stream)

@@ -221,6 +221,7 @@ static void complete(sim_stream_t *stream, uint64_t moment)
 		spare_count++;
 	}
 	work->context->unfinished--;
+	stream->queued--;
 	sim_work_drop(work);
 	if (!stream->first)
 		busy_remove(stream);
@@ -333,6 +334,9 @@ void sim_stream_release(sim_stream_t *stream)
 
 /* ---- submission ---- */
 
+/* As a card's queue, a stream's has an end: who submits faster than it works waits. */
+#define MOST_QUEUED 4096u
+
 uint64_t sim_stream_moment(const sim_stream_t *stream)
 {
 	const sim_context_t *context = stream->object.context;
@@ -369,6 +373,7 @@ static CUresult queue(sim_stream_t *stream, sim_work_t *work)
 	work->number = stream->submitted = ++numbers;
 	work->start = sim_stream_moment(stream);
 	work->context->unfinished++;
+	stream->queued++;
 	if (busy_count)
 		order_legacy(stream, work);
 	if (work->kind->enter)
@@ -389,6 +394,8 @@ CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work)
 {
 	CUresult result = sim_executor_start();
 
+	if (stream->queued >= MOST_QUEUED)
+		sim_stream_thin_out(stream, MOST_QUEUED / 2);
 	if (result != CUDA_SUCCESS) {
 		sim_work_drop(work);
 		return result;

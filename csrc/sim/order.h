@@ -42,5 +42,7 @@ CUresult sim_executor_start(void);
 /* At least `needed` threads look for work. */
 void sim_executor_wake(unsigned int needed);
 void sim_waiters_tell(void);
+/* Waits, and helps, until at most `most` pieces are queued, or the stream is held up. */
+void sim_stream_thin_out(sim_stream_t *stream, unsigned int most);
 
 #endif

@@ -180,6 +180,7 @@ typedef struct sim_stream {
 	bool polling;      /* `first` asked to be run again later */
 	bool looked_at;    /* in the list of streams to look at */
 	unsigned int waiters;
+	unsigned int queued; /* pieces */
 	uint64_t held_from; /* work after this number waits while `held` */
 	uint64_t submitted; /* number of the last piece of work */
 	uint64_t moment;    /* virtual ns at which what is done was done */
