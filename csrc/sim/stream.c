@@ -277,6 +277,7 @@ static CUresult get_context(sim_stream_t *stream, void *context)
 BOTH(cuStreamGetCtx, (CUstream handle, CUcontext *context), context, get_context, context)
 
 /* No stream belongs to a green context. */
+struct CUgreenCtx_st;
 BOTH(cuStreamGetCtx_v2, (CUstream handle, CUcontext *context, struct CUgreenCtx_st **green),
      context && green && (*green = NULL, true), get_context, context)
 
