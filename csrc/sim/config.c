@@ -7,6 +7,7 @@
  *   EMUV_SIM_CONTEXT  bytes that a context takes (default 0)
  *   EMUV_SIM_FAIL     NAME:N:CODE,…: the N-th call of NAME fails with CODE
  *   EMUV_SIM_REPORT   a file for the report at exit; %p in it is the process id
+ *   EMUV_SIM_UNKNOWN_KERNELS  touch: kernels without PTX touch their memory; refuse
  *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
  *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
  *   EMUV_SIM_WORKERS  threads that run one kernel (default: the CPUs there are)
@@ -122,6 +123,7 @@ void sim_configure(void)
 	const char *verbose = secure_getenv("EMUV_SIM_VERBOSE");
 	const char *faults = secure_getenv("EMUV_SIM_FAIL");
 	const char *report = secure_getenv("EMUV_SIM_REPORT");
+	const char *unknown = secure_getenv("EMUV_SIM_UNKNOWN_KERNELS");
 
 	sim_config.verbose = verbose && *verbose && strcmp(verbose, "0") != 0;
 	sim_config.card_bytes = setting("EMUV_SIM_VRAM", SIM_CARD_BYTES, SIM_CARD_BYTES_LEAST,
@@ -142,6 +144,9 @@ void sim_configure(void)
 	words("EMUV_SIM_CC", sim_config.compiler, sizeof(sim_config.compiler));
 	if (sim_config.cache[0] && sim_config.cache[0] != '/' && strcmp(sim_config.cache, "off") != 0)
 		complain("EMUV_SIM_CACHE", sim_config.cache, "the full path of a folder, or off");
+	sim_config.touch_unknown = unknown && strcmp(unknown, "touch") == 0;
+	if (unknown && *unknown && !sim_config.touch_unknown && strcmp(unknown, "refuse") != 0)
+		complain("EMUV_SIM_UNKNOWN_KERNELS", unknown, "touch or refuse");
 	if (faults)
 		arm_faults(faults);
 	if (report)

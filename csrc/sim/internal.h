@@ -12,6 +12,7 @@
 /* ---- config.c: the environment, read once at the first call ---- */
 typedef struct {
 	bool verbose;
+	bool touch_unknown; /* EMUV_SIM_UNKNOWN_KERNELS=touch */
 	uint64_t card_bytes;
 	uint64_t context_bytes;
 	int devices;         /* before CUDA_VISIBLE_DEVICES */

@@ -12,10 +12,12 @@
 
 #include "internal.h"
 #include "kernel/code.h"
+#include "kernel/unknown.h"
 #include "launch.h"
 #include "memory.h"
 
 #define MAX_BLOCK_THREADS 1024u
+#define MAX_PARAMETER_BYTES 32764u
 #define STACK_LIMIT 0 /* CU_LIMIT_STACK_SIZE */
 /* What a thread of a kernel that calls itself gets, at least. */
 #define RECURSIVE_BYTES ((size_t)64 << 10)
@@ -25,7 +27,9 @@ enum { ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_MAX_DYNAMIC_SHARED = 8 };
 
 static CUresult run(sim_work_t *work, sim_cost_t *cost)
 {
-	return sim_kernel_run(&((sim_launch_work_t *)work)->what, cost);
+	const sim_kernel_launch_t *what = &((sim_launch_work_t *)work)->what;
+
+	return what->kernel ? sim_kernel_run(what, cost) : sim_unknown_run(what, cost);
 }
 
 /* A buffer of the launch's own, zeroed or with what is in `from`. */
@@ -71,39 +75,6 @@ static const sim_work_kind_t kernel_kind = {
 };
 
 /* ---- checks ---- */
-
-/* True the first time a name comes.  sim_lock held. */
-static bool first_time(const char *name)
-{
-	static struct said {
-		struct said *next;
-		char name[];
-	} *said;
-	struct said *one;
-
-	for (one = said; one; one = one->next)
-		if (strcmp(one->name, name) == 0)
-			return false;
-	one = malloc(sizeof(*one) + strlen(name) + 1);
-	if (!one)
-		return true;
-	strcpy(one->name, name);
-	one->next = said;
-	said = one;
-	return true;
-}
-
-/*
- * A function without PTX: of a cubin, or of a fat binary.  Nothing can run it, and a
- * program must never take memory that no kernel wrote for a result.
- */
-static CUresult without_ptx(const sim_function_t *function)
-{
-	if (first_time(function->name))
-		sim_say("error: kernel \"%.150s\" was not run: it is machine code for an NVIDIA GPU, and "
-			"the simulated GPU runs PTX text only", function->name);
-	return CUDA_ERROR_NO_BINARY_FOR_GPU;
-}
 
 static CUresult check_shape(const sim_launch_t *launch, const sim_function_t *function)
 {
@@ -243,11 +214,6 @@ static bool fill(sim_launch_work_t *work, const sim_code_t *code, const uint64_t
 	sim_kernel_launch_t *what = &work->what;
 
 	what->name = work->entry->name;
-	what->context = work->function->object.context;
-	for (int i = 0; i < 3; i++) {
-		what->grid[i] = asked->grid[i];
-		what->block[i] = asked->block[i];
-	}
 	what->static_shared = (uint32_t)code->shared_bytes;
 	what->dynamic_shared = asked->shared;
 	what->recursive = code->recursive;
@@ -263,6 +229,60 @@ static bool fill(sim_launch_work_t *work, const sim_code_t *code, const uint64_t
 		return false;
 	memcpy(work->buffer + sim_round_up(what->parameter_bytes, 16), addresses, variables);
 	return true;
+}
+
+/* NULL: no memory. */
+static sim_launch_work_t *work_for(const sim_launch_t *launch, sim_function_t *function)
+{
+	sim_launch_work_t *work =
+		(sim_launch_work_t *)sim_work_new(&kernel_kind, function->object.context);
+
+	if (!work)
+		return NULL;
+	work->asked = *launch;
+	work->asked.parameters = work->asked.extra = NULL;
+	work->function = function;
+	work->entry = function->entry;
+	work->image = sim_image_share(function->module->image);
+	work->what.context = function->object.context;
+	for (int i = 0; i < 3; i++) {
+		work->what.grid[i] = launch->grid[i];
+		work->what.block[i] = launch->block[i];
+	}
+	return work;
+}
+
+/* Of a cubin, or of a fat binary that cannot be read: what.kernel stays NULL. */
+static CUresult make_unknown(const sim_launch_t *launch, sim_function_t *function,
+			     sim_launch_work_t **answer)
+{
+	const void *buffer = NULL;
+	sim_launch_work_t *work;
+	size_t bytes = 0;
+	const char *name;
+	CUresult result;
+
+	result = sim_unknown_allow(function, function->entry || launch->extra, &name);
+	if (result == CUDA_SUCCESS && launch->extra)
+		result = read_extra(launch->extra, &buffer, &bytes);
+	if (result == CUDA_SUCCESS && bytes > MAX_PARAMETER_BYTES)
+		result = CUDA_ERROR_INVALID_VALUE;
+	if (result != CUDA_SUCCESS)
+		return result;
+	work = work_for(launch, function);
+	if (!work)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	work->what.name = name;
+	work->what.parameter_bytes =
+		function->entry ? parameter_bytes(function->entry) : (uint32_t)bytes;
+	work->buffer_bytes = sim_round_up(work->what.parameter_bytes + 1, 16);
+	result = make_buffer(work, NULL) ? copy_parameters(launch, work)
+					 : CUDA_ERROR_OUT_OF_MEMORY;
+	if (result == CUDA_SUCCESS)
+		*answer = work;
+	else
+		sim_work_drop(&work->work);
+	return result;
 }
 
 CUresult sim_launch_make(const sim_launch_t *launch, sim_launch_work_t **answer)
@@ -282,7 +302,7 @@ CUresult sim_launch_make(const sim_launch_t *launch, sim_launch_work_t **answer)
 	if (result != CUDA_SUCCESS)
 		return result;
 	if (!function->entry || !function->entry->code)
-		return without_ptx(function);
+		return make_unknown(launch, function, answer);
 	result = sim_attributes_settle(function->attributes, &function->settled,
 				       function->module->image, function->entry);
 	if (result == CUDA_SUCCESS)
@@ -295,14 +315,9 @@ CUresult sim_launch_make(const sim_launch_t *launch, sim_launch_work_t **answer)
 		result = sim_module_addresses(function->module, &addresses);
 	if (result != CUDA_SUCCESS)
 		return result;
-	work = (sim_launch_work_t *)sim_work_new(&kernel_kind, function->object.context);
+	work = work_for(launch, function);
 	if (!work)
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	work->asked = *launch;
-	work->asked.parameters = work->asked.extra = NULL;
-	work->function = function;
-	work->entry = function->entry;
-	work->image = sim_image_share(function->module->image);
 	work->what.kernel = kernel;
 	result = fill(work, code, addresses) ? copy_parameters(launch, work)
 					     : CUDA_ERROR_OUT_OF_MEMORY;

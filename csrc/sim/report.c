@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "kernel/unknown.h"
 
 static const char *const kinds[] = {
 	[SIM_CONTEXT] = "contexts",   [SIM_STREAM] = "streams",	    [SIM_EVENT] = "events",
@@ -143,6 +144,7 @@ void sim_report_write(void)
 		(int)getpid(), SIM_DRIVER_VERSION);
 	list_calls(file, "calls", true);
 	list_calls(file, "unimplemented", false);
+	sim_unknown_list(file);
 	list_leaks(file);
 	list_devices(file);
 	sim_lock_drop();
