@@ -96,10 +96,12 @@ CUresult sim_image_read_ptx(sim_image_t *image, bool link, char why[SIM_WHY_BYTE
 
 	_Static_assert(SIM_WHY_BYTES >= PTX_WHY_BYTES, "messages are the parser's own");
 	for (; text < end && status == PTX_OK; text += strlen(text) + 1) {
-		ptx_module_t **more = count < MOST_TEXTS
-					      ? realloc(modules, (count + 1) * sizeof(ptx_module_t *))
-					      : NULL;
+		ptx_module_t **more;
 
+		if (!*text) /* what was linked before ends with a NUL of its own */
+			continue;
+		more = count < MOST_TEXTS ? realloc(modules, (count + 1) * sizeof(ptx_module_t *))
+					  : NULL;
 		if (!more) {
 			status = PTX_NO_MEMORY;
 			break;

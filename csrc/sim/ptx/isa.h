@@ -60,7 +60,7 @@ bool isa_is_value(const ptx_operand_t *operand);
 bool isa_is_float(ptx_type_t type);
 
 #define ISA_EMITTERS(X)                                                                       \
-	X(setp) X(set) X(mov) X(lop3) X(carry)                                                \
+	X(setp) X(set) X(mov) X(mov_vector) X(lop3) X(carry)                                                \
 	X(ld) X(st) X(atom) X(red) X(cp_async) X(hint) X(policy)                                        \
 	X(shfl) X(vote) X(match) X(elect) X(activemask) X(barrier)                 \
 	X(statement)

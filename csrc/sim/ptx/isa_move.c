@@ -249,6 +249,32 @@ bool isa_mov(ptx_emit_t *emit, const isa_match_t *match)
 	return true;
 }
 
+bool isa_mov_vector(ptx_emit_t *emit, const isa_match_t *match)
+{
+	const ptx_operand_t *to = &match->instruction->operand[0];
+	const ptx_operand_t *from = &match->instruction->operand[1];
+	ptx_type_t type = isa_type(match, 't');
+	unsigned int count = isa_is(match, 'v', "v2") ? 2 : 4;
+	const char *name[4];
+
+	if (!isa_operands(emit, match, 2, 2))
+		return false;
+	if (to->kind != PTX_OPERAND_VECTOR || from->kind != PTX_OPERAND_VECTOR ||
+	    to->items != count || from->items != count)
+		return isa_refuse(emit, match, "with these operands");
+	/* All are read before one is written. */
+	for (unsigned int i = 0; i < count; i++) {
+		if (!isa_is_value(&from->item[i]))
+			return isa_refuse(emit, match, "with these operands");
+		name[i] = ptx_temporary(emit);
+		ptx_out(emit, "const %s %s = %s;\n", ptx_type_c(type), name[i],
+			ptx_read(emit, &from->item[i], type));
+	}
+	for (unsigned int i = 0; i < count; i++)
+		ptx_write(emit, &to->item[i], type, "%s", name[i]);
+	return true;
+}
+
 /* ---- lop3, d[|p], a, b, c, table[, q] ---- */
 
 bool isa_lop3(ptx_emit_t *emit, const isa_match_t *match)

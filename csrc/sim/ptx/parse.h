@@ -154,4 +154,8 @@ ptx_variable_t *ptx_parse_parameters(ptx_parser_t *parser, bool entry);
 void ptx_parse_body(ptx_parser_t *parser, ptx_function_t *function);
 void ptx_parse_operand(ptx_parser_t *parser, const char *opcode, ptx_operand_t *operand);
 
+/* ---- translate_special.c ---- */
+/* Is there a special register of that name (without %), simulated or not? */
+bool ptx_special_exists(const char *name);
+
 #endif

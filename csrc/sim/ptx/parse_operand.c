@@ -85,7 +85,7 @@ static void register_operand(ptx_parser_t *parser, const ptx_name_t *name, ptx_o
 	}
 }
 
-/* %tid.x, %clock, %tid: a vector of four.  Which of them exist is looked at later. */
+/* %tid.x, %clock, %tid: a vector of four.  The token is behind the name. */
 static void special(ptx_parser_t *parser, const char *text, ptx_operand_t *to)
 {
 	static const char *const vectors[] = { "tid", "ntid", "ctaid", "nctaid", "clusterid",
@@ -95,6 +95,8 @@ static void special(ptx_parser_t *parser, const char *text, ptx_operand_t *to)
 
 	to->kind = PTX_OPERAND_SPECIAL;
 	to->name = text;
+	if (ptx_special_exists(text))
+		return;
 	for (size_t i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
 		char *name;
 
@@ -122,6 +124,8 @@ static void special(ptx_parser_t *parser, const char *text, ptx_operand_t *to)
 		}
 		return;
 	}
+	ptx_give_up(parser, PTX_BAD_SYNTAX, "PTX line %u: unknown name \"%%%.100s\"",
+		    parser->token.line, text);
 }
 
 static int64_t offset_here(ptx_parser_t *parser)

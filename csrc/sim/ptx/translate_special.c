@@ -73,6 +73,20 @@ static const struct {
 	{ "cluster_nctarank", PTX_U32, "1" },
 };
 
+bool ptx_special_exists(const char *name)
+{
+	/* What there is besides, for profilers and for the compiler itself. */
+	static const char *const others[] = { "pm", "reserved_smem_offset_", "envreg" };
+
+	for (size_t i = 0; i < sizeof(specials) / sizeof(*specials); i++)
+		if (strcmp(specials[i].name, name) == 0)
+			return true;
+	for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+		if (strncmp(others[i], name, strlen(others[i])) == 0)
+			return true;
+	return false;
+}
+
 const char *ptx_special(ptx_emit_t *emit, const char *name, ptx_type_t *type)
 {
 	for (size_t i = 0; i < sizeof(specials) / sizeof(*specials); i++)
