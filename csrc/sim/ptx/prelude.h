@@ -464,7 +464,7 @@ EMUV_INLINE uint32_t emuv_prmt_f4e(uint32_t a, uint32_t b, uint32_t c)
 EMUV_INLINE uint32_t emuv_prmt_b4e(uint32_t a, uint32_t b, uint32_t c)
 {
 	c &= 3;
-	return emuv_prmt(a, b, c | (c - 1 & 7) << 4 | (c - 2 & 7) << 8 | (c - 3 & 7) << 12);
+	return emuv_prmt(a, b, c | ((c - 1) & 7) << 4 | ((c - 2) & 7) << 8 | ((c - 3) & 7) << 12);
 }
 EMUV_INLINE uint32_t emuv_prmt_rc8(uint32_t a, uint32_t b, uint32_t c)
 {
