@@ -206,7 +206,7 @@ class Format:
 F16 = Format("f16", 16, 10, -14, 15, 0x7FFF)
 BF16 = Format("bf16", 16, 7, -126, 127, 0x7FFF)
 F32 = Format("f32", 32, 23, -126, 127, 0x7FFFFFFF)
-TF32 = Format("tf32", 32, 10, -126, 127, 0x7FFFFFFF)
+TF32 = Format("tf32", 19, 10, -126, 127, 0x3FFFF)
 F64 = Format("f64", 64, 52, -1022, 1023, 0x7FF8 << 48)
 FORMATS = {f.name: f for f in (F16, BF16, F32, F64)}
 

@@ -30,10 +30,23 @@ static const isa_row_t isa_rows[] = {
 
 typedef struct {
 	char name; /* 0: none */
-	bool optional, taken;
+	bool optional, taken, type;
 	const char *choices, *end; /* end: behind the last choice */
 	const char *instead, *instead_end;
 } isa_element_t;
+
+/* Is it a type?  Its first choice says so. */
+static bool isa_names_type(const isa_element_t *e)
+{
+	size_t length = strcspn(e->choices, "|? ");
+	char first[16];
+
+	if (length >= sizeof(first))
+		return false;
+	memcpy(first, e->choices, length);
+	first[length] = 0;
+	return ptx_type_named(first) != PTX_NONE;
+}
 
 static unsigned int isa_elements(const char *pattern, isa_element_t elements[ISA_ELEMENTS])
 {
@@ -55,6 +68,7 @@ static unsigned int isa_elements(const char *pattern, isa_element_t elements[ISA
 			e->instead = mark + 1;
 			e->instead_end = end;
 		}
+		e->type = isa_names_type(e);
 		pattern = end + (*end == ' ');
 	}
 	return count;
@@ -87,7 +101,7 @@ static void isa_take(isa_match_t *match, const isa_element_t *e, const char *tex
 static bool isa_matches(const isa_row_t *row, const ptx_instruction_t *instruction, isa_match_t *match)
 {
 	isa_element_t elements[ISA_ELEMENTS];
-	unsigned int count = isa_elements(row->pattern, elements), e;
+	unsigned int count = isa_elements(row->pattern, elements), e, types = 0;
 
 	memset(match, 0, sizeof(*match));
 	match->row = row;
@@ -98,8 +112,11 @@ static bool isa_matches(const isa_row_t *row, const ptx_instruction_t *instructi
 		for (e = 0; e < count && !choice; e++)
 			if (!elements[e].taken)
 				choice = isa_choice(&elements[e], instruction->modifier[m]);
-		if (!choice)
+		/* Types stand in the order of the pattern. */
+		if (!choice || (elements[e - 1].type && e < types))
 			return false;
+		if (elements[e - 1].type)
+			types = e;
 		elements[e - 1].taken = true;
 		isa_take(match, &elements[e - 1], choice, strlen(instruction->modifier[m]));
 	}

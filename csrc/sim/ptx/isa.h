@@ -13,8 +13,8 @@
  * alternatives, "rn|rz"; "?" behind it: may be missing, and what follows the "?" then
  * stands for it; "t:" in front: its name.  Each modifier of an instruction must be taken
  * by an element, each element takes one at most; the first modifier goes to the first
- * element that has it (so two types keep their order, and the rest may stand anywhere,
- * as for NVIDIA's assembler).
+ * element that has it.  Types keep their order; the rest may stand anywhere, as for
+ * NVIDIA's assembler.
  *
  * Operands: "t t t", the types: first what is written ("-": nothing), then what is read:
  * the name of an element, "w" (twice as wide as t), or a type's own name.

@@ -14,6 +14,7 @@
 #define EMUV_TRACK 0
 #endif
 #define EMUV_INLINE static inline __attribute__((always_inline, unused))
+#define EMUV_OUTLINE static __attribute__((noinline, unused)) /* long, and not in a hurry */
 #define EMUV_RARE static __attribute__((noinline, cold, unused))
 #define EMUV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -65,6 +65,11 @@ EMUV_INLINE double emuv_ftz_f64(double x)
 /* To [0, 1]; NaN becomes +0. */
 EMUV_INLINE float emuv_sat_f32(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
 EMUV_INLINE double emuv_sat_f64(double x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
+/* Negative becomes +0; NaN the canonical one. */
+EMUV_INLINE float emuv_relu_f32(float x)
+{
+	return x != x ? EMUV_NAN_f32 : emuv_bits_f32(x) >> 31 ? 0 : x;
+}
 EMUV_INLINE float emuv_abs_f32(float x) { return __builtin_fabsf(x); }
 EMUV_INLINE double emuv_abs_f64(double x) { return __builtin_fabs(x); }
 EMUV_INLINE float emuv_neg_f32(float x) { return emuv_f32_bits(emuv_bits_f32(x) ^ 0x80000000); }

@@ -16,7 +16,7 @@ enum { EMUV_rn, EMUV_rz, EMUV_rm, EMUV_rp, EMUV_rna };
  * x to `fraction` bits and exponents `low` to `high` by `mode`, as a double.  A sum of
  * the right number of quanta below 2^low: subnormals come out by themselves.
  */
-EMUV_INLINE double emuv_round_to(double x, int fraction, int low, int high, int mode)
+EMUV_OUTLINE double emuv_round_to(double x, int fraction, int low, int high, int mode)
 {
 	uint64_t bits = emuv_bits_f64(x), magnitude = bits & 0x7fffffffffffffff;
 	uint64_t significand = (magnitude & 0xfffffffffffff) | 0x10000000000000, keep, rest, half;
@@ -61,7 +61,7 @@ EMUV_INLINE double emuv_odd_sum(double a, double b)
 	return s;
 }
 /* An integer of at most 64 bits and a sign, rounded to odd. */
-EMUV_INLINE double emuv_odd_integer(emuv_s128 x)
+EMUV_OUTLINE double emuv_odd_integer(emuv_s128 x)
 {
 	double s = (double)x;
 	emuv_s128 lost = x - (emuv_s128)s;
@@ -84,14 +84,14 @@ EMUV_INLINE float emuv_narrow_tf32(double x, int mode)
 {
 	return x != x ? EMUV_NAN_f32 : (float)emuv_round_to(x, 10, -126, 127, mode);
 }
-EMUV_INLINE uint16_t emuv_narrow_bf16(double x, int mode)
+EMUV_OUTLINE uint16_t emuv_narrow_bf16(double x, int mode)
 {
 	if (x != x)
 		return 0x7fff;
 	return (uint16_t)(emuv_bits_f32((float)emuv_round_to(x, 7, -126, 127, mode)) >> 16);
 }
 /* In double, a half is its bits with another bias: exact, subnormals included. */
-EMUV_INLINE uint16_t emuv_narrow_f16(double x, int mode)
+EMUV_OUTLINE uint16_t emuv_narrow_f16(double x, int mode)
 {
 	uint64_t bits;
 
