@@ -118,7 +118,7 @@ class Format:
             return c
         exact = self.value(a) * self.value(b) + self.value(c)
         product_is_zero = self.is_zero(a) or self.is_zero(b)
-        if sign == c & self.sign and (product_is_zero and self.is_zero(c) or exact == 0):
+        if sign == c & self.sign and ((product_is_zero and self.is_zero(c)) or exact == 0):
             zero = sign
         else:
             zero = self.sign if mode == "rm" else 0
@@ -165,9 +165,11 @@ class Format:
 
     def less(self, a: int, b: int) -> bool:
         """In the order of min and max: -0 below +0.  No NaN."""
+
         def key(x: int) -> int:
             magnitude = x & (self.sign - 1)
             return -magnitude - 1 if self.negative(x) else magnitude
+
         return key(a) < key(b)
 
     def least(self, a: int, b: int, nan: bool = False) -> int:
@@ -199,8 +201,14 @@ class Format:
         order = 0
         if not (self.is_zero(a) and self.is_zero(b)) and a != b:
             order = -1 if self.less(a, b) else 1
-        return {"eq": order == 0, "ne": order != 0, "lt": order < 0, "le": order <= 0,
-                "gt": order > 0, "ge": order >= 0}[how.removesuffix("u") if how != "equ" and how != "neu" else how[:2]]
+        return {
+            "eq": order == 0,
+            "ne": order != 0,
+            "lt": order < 0,
+            "le": order <= 0,
+            "gt": order > 0,
+            "ge": order >= 0,
+        }[how.removesuffix("u") if how != "equ" and how != "neu" else how[:2]]
 
 
 F16 = Format("f16", 16, 10, -14, 15, 0x7FFF)

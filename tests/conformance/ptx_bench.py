@@ -61,8 +61,12 @@ def signed(x: int, bits: int) -> int:
 
 
 def case(
-    name: str, result: str, operands: str, values: Iterable[Sequence[int]] | Sequence[int],
-    want: Reference, **more: str,
+    name: str,
+    result: str,
+    operands: str,
+    values: Iterable[Sequence[int]] | Sequence[int],
+    want: Reference,
+    **more: str,
 ) -> Case:
     """`name d, a, b …;`.  `values`: for each operand its choices, all combined and thinned."""
     kinds = tuple(operands.split())
@@ -175,9 +179,7 @@ def wrong(cases: Sequence[Case], data: bytes) -> list[str]:
             want = c.want(*row)
             if not _right(want, tuple(got)):
                 shown = "accepted by no rule" if callable(want) else _hex(want)
-                lines.append(
-                    f"{c.text}  of {_hex(row)}: {_hex(tuple(got))}, should be {shown}"
-                )
+                lines.append(f"{c.text}  of {_hex(row)}: {_hex(tuple(got))}, should be {shown}")
                 break
     return lines
 

@@ -21,19 +21,37 @@ Bits = Callable[..., int]
 def corners(f: Format, extra: int = 12) -> list[int]:
     """Zeros, ends of ranges, halves between numbers, infinities, NaNs, and some random."""
     one, tiny, least = f.one, 1, 1 << f.fraction
-    positive = [0, tiny, 2, least - 1, least, least + 1, one - 1, one, one + 1, one + (1 << f.fraction - 1),
-                f.one + (1 << f.fraction), f.largest, f.infinity, f.infinity | 1,
-                f.infinity | 1 << f.fraction - 1, f.largest - (1 << f.fraction)]
+    positive = [
+        0,
+        tiny,
+        2,
+        least - 1,
+        least,
+        least + 1,
+        one - 1,
+        one,
+        one + 1,
+        one + (1 << f.fraction - 1),
+        f.one + (1 << f.fraction),
+        f.largest,
+        f.infinity,
+        f.infinity | 1,
+        f.infinity | 1 << f.fraction - 1,
+        f.largest - (1 << f.fraction),
+    ]
     rng = random.Random(f.name)
-    return positive + [x | f.sign for x in positive] + [
-        rng.getrandbits(f.bits) for _ in range(extra)]
+    return (
+        positive + [x | f.sign for x in positive] + [rng.getrandbits(f.bits) for _ in range(extra)]
+    )
 
 
 def near(f: Format, count: int) -> list[int]:
     """Around one, where operations round and do not overflow."""
     rng = random.Random(f.name + "near")
     spread = 6 << f.fraction
-    return [(f.one + rng.randint(-spread, spread)) | f.sign * rng.getrandbits(1) for _ in range(count)]
+    return [
+        (f.one + rng.randint(-spread, spread)) | f.sign * rng.getrandbits(1) for _ in range(count)
+    ]
 
 
 def accept(f: Format, bits: int) -> object:
@@ -43,8 +61,9 @@ def accept(f: Format, bits: int) -> object:
     return bits
 
 
-def wrapped(f: Format, op: Bits, ftz: bool = False, sat: bool = False, relu: bool = False
-            ) -> Callable[..., object]:
+def wrapped(
+    f: Format, op: Bits, ftz: bool = False, sat: bool = False, relu: bool = False
+) -> Callable[..., object]:
     def want(*xs: int) -> object:
         if ftz:
             xs = tuple(f.ftz(x) for x in xs)
@@ -56,16 +75,19 @@ def wrapped(f: Format, op: Bits, ftz: bool = False, sat: bool = False, relu: boo
         if sat:
             r = f.saturate(r)
         return accept(f, r)
+
     return want
 
 
 def both(f: Format, one: Callable[..., object]) -> Callable[..., object]:
     """Of a pair of halves: each by the operation of one."""
+
     def want(*xs: int) -> object:
         low = one(*(x & 0xFFFF for x in xs))
         high = one(*(x >> 16 for x in xs))
         assert isinstance(low, int) and isinstance(high, int)
         return high << 16 | low
+
     return want
 
 
@@ -73,7 +95,7 @@ def pairs(values: Sequence[int], seed: str) -> list[int]:
     rng = random.Random(seed)
     other = list(values)
     rng.shuffle(other)
-    return [a << 16 | b for a, b in zip(values, other)]
+    return [a << 16 | b for a, b in zip(values, other, strict=False)]
 
 
 def rounded(f: Format) -> list[Case]:
@@ -96,8 +118,15 @@ def rounded(f: Format) -> list[Case]:
             for ftz in (False, True) if f is F32 else (False,):
                 for sat in (False, True) if f is F32 and sats else (False,):
                     text = f"{name}.{mode}{'.ftz' * ftz}{'.sat' * sat}.{t}"
-                    cases.append(case(text, t, f"{t} " * count, [values] * count,
-                                      wrapped(f, make(mode), ftz, sat)))
+                    cases.append(
+                        case(
+                            text,
+                            t,
+                            f"{t} " * count,
+                            [values] * count,
+                            wrapped(f, make(mode), ftz, sat),
+                        )
+                    )
         if name in ("add", "sub", "mul"):
             cases.append(case(f"{name}.{t}", t, f"{t} {t}", [values] * 2, wrapped(f, make("rn"))))
     # Sums that cancel, and products and sums that lie far apart.
@@ -108,8 +137,15 @@ def rounded(f: Format) -> list[Case]:
         c = f.mul(a, b) ^ f.sign
         rows.append((a, b, c if f.is_finite(c) else f.one))
     for mode in MODES:
-        cases.append(Case(f"fma.{mode}.{t} {{d}}, {{a}}, {{b}}, {{c}};", (t,), (t,) * 3, rows,
-                          wrapped(f, lambda a, b, c, m=mode: f.fma(a, b, c, m))))
+        cases.append(
+            Case(
+                f"fma.{mode}.{t} {{d}}, {{a}}, {{b}}, {{c}};",
+                (t,),
+                (t,) * 3,
+                rows,
+                wrapped(f, lambda a, b, c, m=mode: f.fma(a, b, c, m)),
+            )
+        )
     return cases
 
 
@@ -118,14 +154,23 @@ def plain(f: Format) -> list[Case]:
     t = f.name
     v = corners(f) + near(f, 8)
     cases = [
-        case(f"copysign.{t}", t, f"{t} {t}", [v, v],
-             lambda a, b: a & f.sign | b & (f.sign - 1)),
+        case(f"copysign.{t}", t, f"{t} {t}", [v, v], lambda a, b: a & f.sign | b & (f.sign - 1)),
         case(f"selp.{t}", t, f"{t} {t} pred", [v, v, [0, 1]], lambda a, b, p: a if p else b),
         case(f"mov.{t}", t, t, [v], lambda a: a),
-        case(f"slct.{t}.f32", t, f"{t} {t} f32", [v[:4], v[:4], corners(F32)],
-             lambda a, b, c: a if F32.compare("ge", c, 0) else b),
-        case(f"slct.{t}.s32", t, f"{t} {t} s32", [v[:6], v[:6], [0, 1, (1 << 32) - 1, 1 << 31]],
-             lambda a, b, c: b if c >> 31 else a),
+        case(
+            f"slct.{t}.f32",
+            t,
+            f"{t} {t} f32",
+            [v[:4], v[:4], corners(F32)],
+            lambda a, b, c: a if F32.compare("ge", c, 0) else b,
+        ),
+        case(
+            f"slct.{t}.s32",
+            t,
+            f"{t} {t} s32",
+            [v[:6], v[:6], [0, 1, (1 << 32) - 1, 1 << 31]],
+            lambda a, b, c: b if c >> 31 else a,
+        ),
     ]
     # What abs and neg make of a NaN is left open.
     numbers = [x for x in v if not f.is_nan(x)]
@@ -138,11 +183,21 @@ def plain(f: Format) -> list[Case]:
         for name, op in (("min", f.least), ("max", f.most)):
             for nan in (False, True) if f is F32 else (False,):
                 n = ".NaN" * nan
-                cases.append(case(f"{name}{z}{n}.{t}", t, f"{t} {t}", [v, v],
-                                  wrapped(f, lambda a, b, op=op, n=nan: op(a, b, n), ftz)))
+                cases.append(
+                    case(
+                        f"{name}{z}{n}.{t}",
+                        t,
+                        f"{t} {t}",
+                        [v, v],
+                        wrapped(f, lambda a, b, op=op, n=nan: op(a, b, n), ftz),
+                    )
+                )
     tests: dict[str, Callable[[int], bool]] = {
-        "finite": f.is_finite, "infinite": f.is_infinite, "number": lambda a: not f.is_nan(a),
-        "notanumber": f.is_nan, "subnormal": f.is_subnormal,
+        "finite": f.is_finite,
+        "infinite": f.is_infinite,
+        "number": lambda a: not f.is_nan(a),
+        "notanumber": f.is_nan,
+        "subnormal": f.is_subnormal,
         "normal": lambda a: f.is_finite(a) and not f.is_zero(a) and not f.is_subnormal(a),
     }
     for name, test in tests.items():
@@ -150,7 +205,22 @@ def plain(f: Format) -> list[Case]:
     return cases + compared(f, t, v)
 
 
-ORDERS = ("eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan")
+ORDERS = (
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "equ",
+    "neu",
+    "ltu",
+    "leu",
+    "gtu",
+    "geu",
+    "num",
+    "nan",
+)
 
 
 def compared(f: Format, t: str, v: list[int]) -> list[Case]:
@@ -161,20 +231,52 @@ def compared(f: Format, t: str, v: list[int]) -> list[Case]:
         trues = {"u16": 0xFFFF, "s16": 0xFFFF, "u32": 0xFFFFFFFF, "s32": 0xFFFFFFFF, t: f.one}
     for how in ORDERS:
         for ftz in (False, True) if f in (F32, F16) else (False,):
+
             def want(a: int, b: int, how: str = how, ftz: bool = ftz) -> int:
                 return int(f.compare(how, f.ftz(a) if ftz else a, f.ftz(b) if ftz else b))
+
             z = ".ftz" * ftz
             cases.append(case(f"setp.{how}{z}.{t}", "pred", f"{t} {t}", [v, v], want))
             if how in ("lt", "neu"):
                 for s, true in trues.items():
-                    cases.append(case(f"set.{how}{z}.{s}.{t}", s, f"{t} {t}", [v, v],
-                                      lambda a, b, w=want, true=true: true * w(a, b)))
+                    cases.append(
+                        case(
+                            f"set.{how}{z}.{s}.{t}",
+                            s,
+                            f"{t} {t}",
+                            [v, v],
+                            lambda a, b, w=want, true=true: true * w(a, b),
+                        )
+                    )
     rows = case("x", "pred", f"{t} {t} pred", [v, v, [0, 1]], lambda: 0).rows
+    if not half:
+        cases.append(
+            Case(
+                f"setp.lt.or.{t} {{d}}|{{e}}, {{a}}, {{b}}, {{c}};",
+                ("pred", "pred"),
+                (t, t, "pred"),
+                rows,
+                lambda a, b, p: (
+                    int(f.compare("lt", a, b)) | p,
+                    int(not f.compare("lt", a, b)) | p,
+                ),
+            )
+        )
     cases += [
-        Case(f"setp.lt.or.{t} {{d}}|{{e}}, {{a}}, {{b}}, {{c}};", ("pred", "pred"), (t, t, "pred"), rows,
-             lambda a, b, p: (int(f.compare("lt", a, b)) | p, int(not f.compare("lt", a, b)) | p)),
-        Case(f"set.leu.xor.u32.{t} {{d}}, {{a}}, {{b}}, {{c}};", ("u32",), (t, t, "pred"), rows,
-             lambda a, b, p: 0xFFFFFFFF * (int(f.compare("leu", a, b)) ^ p)),
+        Case(
+            f"setp.gtu.and.{t} {{d}}, {{a}}, {{b}}, {{c}};",
+            ("pred",),
+            (t, t, "pred"),
+            rows,
+            lambda a, b, p: int(f.compare("gtu", a, b)) & p,
+        ),
+        Case(
+            f"set.leu.xor.u32.{t} {{d}}, {{a}}, {{b}}, {{c}};",
+            ("u32",),
+            (t, t, "pred"),
+            rows,
+            lambda a, b, p: 0xFFFFFFFF * (int(f.compare("leu", a, b)) ^ p),
+        ),
     ]
     return cases
 
@@ -188,23 +290,43 @@ def newer() -> list[Case]:
         def want(a: int, b: int) -> int:
             r = op(a & ~f.sign, b & ~f.sign)
             return r if f.is_nan(r) else r & ~f.sign | (a ^ b) & f.sign
+
         return want
 
     for ftz in (False, True):
         for nan in (False, True):
             z = ".ftz" * ftz + ".NaN" * nan
             for name, op in (("min", f.least), ("max", f.most)):
+
                 def two(a: int, b: int, op=op, nan: bool = nan) -> int:  # type: ignore[no-untyped-def]
                     return int(op(a, b, nan))
 
                 cases += [
-                    case(f"{name}{z}.xorsign.abs.f32", t, "f32 f32", [v, v],
-                         wrapped(f, xorsign(two), ftz)),
-                    case(f"{name}{z}.f32", t, "f32 f32 f32", [v, v, v],
-                         wrapped(f, lambda a, b, c, g=two: g(g(a, b), c), ftz)),
-                    case(f"{name}{z}.abs.f32", t, "f32 f32 f32", [v, v, v],
-                         wrapped(f, lambda a, b, c, g=two: g(
-                             g(a & ~f.sign, b & ~f.sign), c & ~f.sign), ftz)),
+                    case(
+                        f"{name}{z}.xorsign.abs.f32",
+                        t,
+                        "f32 f32",
+                        [v, v],
+                        wrapped(f, xorsign(two), ftz),
+                    ),
+                    case(
+                        f"{name}{z}.f32",
+                        t,
+                        "f32 f32 f32",
+                        [v, v, v],
+                        wrapped(f, lambda a, b, c, g=two: g(g(a, b), c), ftz),
+                    ),
+                    case(
+                        f"{name}{z}.abs.f32",
+                        t,
+                        "f32 f32 f32",
+                        [v, v, v],
+                        wrapped(
+                            f,
+                            lambda a, b, c, g=two: g(g(a & ~f.sign, b & ~f.sign), c & ~f.sign),
+                            ftz,
+                        ),
+                    ),
                 ]
     for h in (F16, BF16):
         hv = corners(h)
@@ -214,13 +336,23 @@ def newer() -> list[Case]:
                 ops: list[tuple[str, str, Bits]] = [
                     ("add", f"{h.name} f32", lambda a, b, m=mode, h=h: f.add(widen(h, a), b, m)),
                     ("sub", f"{h.name} f32", lambda a, b, m=mode, h=h: f.sub(widen(h, a), b, m)),
-                    ("fma", f"{h.name} {h.name} f32",
-                     lambda a, b, c, m=mode, h=h: f.fma(widen(h, a), widen(h, b), c, m)),
+                    (
+                        "fma",
+                        f"{h.name} {h.name} f32",
+                        lambda a, b, c, m=mode, h=h: f.fma(widen(h, a), widen(h, b), c, m),
+                    ),
                 ]
                 for name, kinds, op in ops:
                     choices = [hv if k != "f32" else v for k in kinds.split()]
-                    cases.append(case(f"{name}.{mode}{s}.f32.{h.name}", t, kinds, choices,
-                                      wrapped(f, op, False, sat)))
+                    cases.append(
+                        case(
+                            f"{name}.{mode}{s}.f32.{h.name}",
+                            t,
+                            kinds,
+                            choices,
+                            wrapped(f, op, False, sat),
+                        )
+                    )
     return cases
 
 
@@ -236,17 +368,22 @@ def halves(f: Format) -> list[Case]:
     cases: list[Case] = []
     v = corners(f) + near(f, 24)
     ops: list[tuple[str, int, Bits, tuple[str, ...]]] = [
-        ("add", 2, f.add, ("ftz", "sat")), ("sub", 2, f.sub, ("ftz", "sat")),
-        ("mul", 2, f.mul, ("ftz", "sat")), ("fma.rn", 3, f.fma, ("ftz", "sat", "relu")),
-        ("min", 2, f.least, ("ftz",)), ("max", 2, f.most, ("ftz",)),
+        ("add", 2, f.add, ("ftz", "sat")),
+        ("sub", 2, f.sub, ("ftz", "sat")),
+        ("mul", 2, f.mul, ("ftz", "sat")),
+        ("fma.rn", 3, f.fma, ("ftz", "sat", "relu")),
+        ("min", 2, f.least, ("ftz",)),
+        ("max", 2, f.most, ("ftz",)),
         ("min.NaN", 2, lambda a, b: f.least(a, b, True), ("ftz",)),
         ("max.NaN", 2, lambda a, b: f.most(a, b, True), ("ftz",)),
     ]
     for name, op in (("min", f.least), ("max", f.most)):
         for nan in (False, True):
+
             def xorsign(a: int, b: int, op=op, nan: bool = nan) -> int:  # type: ignore[no-untyped-def]
                 r = op(a & 0x7FFF, b & 0x7FFF, nan)
                 return int(r if f.is_nan(r) else r & 0x7FFF | (a ^ b) & 0x8000)
+
             ops.append((f"{name}{'.NaN' * nan}.xorsign.abs", 2, xorsign, ("ftz",)))
     for name, count, op, extras in ops:
         forms: list[tuple[str, ...]] = [(), *((e,) for e in extras)]
@@ -261,8 +398,13 @@ def halves(f: Format) -> list[Case]:
             one = wrapped(f, op, *(w in form for w in ("ftz", "sat", "relu")))
             cases += [
                 case(f"{text}.{f.name}", f.name, f"{f.name} " * count, [v] * count, one),
-                case(f"{text}.{f.name}x2", f"{f.name}x2", f"{f.name}x2 " * count,
-                     [pairs(v, text + str(i)) for i in range(count)], both(f, one)),
+                case(
+                    f"{text}.{f.name}x2",
+                    f"{f.name}x2",
+                    f"{f.name}x2 " * count,
+                    [pairs(v, text + str(i)) for i in range(count)],
+                    both(f, one),
+                ),
             ]
     numbers = [x for x in v if not f.is_nan(x)]
     for z in ("", ".ftz") if f is F16 else ("",):
@@ -270,8 +412,13 @@ def halves(f: Format) -> list[Case]:
             one = wrapped(f, op, bool(z))
             cases += [
                 case(f"{name}{z}.{f.name}", f.name, f.name, [numbers], one),
-                case(f"{name}{z}.{f.name}x2", f"{f.name}x2", f"{f.name}x2", [pairs(numbers, name)],
-                     both(f, one)),
+                case(
+                    f"{name}{z}.{f.name}x2",
+                    f"{f.name}x2",
+                    f"{f.name}x2",
+                    [pairs(numbers, name)],
+                    both(f, one),
+                ),
             ]
     cases += compared(f, f.name, v)
     x2 = f"{f.name}x2"
@@ -279,12 +426,23 @@ def halves(f: Format) -> list[Case]:
     q = pairs(v, "other")
     for how in ("lt", "neu", "num"):
         cases += [
-            Case(f"setp.{how}.{x2} {{d}}|{{e}}, {{a}}, {{b}};", ("pred", "pred"), (x2, x2),
-                 list(zip(p, q)), lambda a, b, how=how: (
-                     int(f.compare(how, a & 0xFFFF, b & 0xFFFF)),
-                     int(f.compare(how, a >> 16, b >> 16)))),
-            case(f"set.{how}.{x2}.{x2}", x2, f"{x2} {x2}", [p, q],
-                 both(f, lambda a, b, how=how: f.one * f.compare(how, a, b))),
+            Case(
+                f"setp.{how}.{x2} {{d}}|{{e}}, {{a}}, {{b}};",
+                ("pred", "pred"),
+                (x2, x2),
+                list(zip(p, q, strict=False)),
+                lambda a, b, how=how: (
+                    int(f.compare(how, a & 0xFFFF, b & 0xFFFF)),
+                    int(f.compare(how, a >> 16, b >> 16)),
+                ),
+            ),
+            case(
+                f"set.{how}.{x2}.{x2}",
+                x2,
+                f"{x2} {x2}",
+                [p, q],
+                both(f, lambda a, b, how=how: f.one * f.compare(how, a, b)),
+            ),
         ]
     return cases
 
@@ -300,8 +458,13 @@ def f64(x: int) -> float:
     return float(struct.unpack("<d", struct.pack("<Q", x))[0])
 
 
-def close(f: Format, exact: Callable[[float], float], relative: float, absolute: float = 0.0,
-          ftz: bool = False) -> Callable[..., object]:
+def close(
+    f: Format,
+    exact: Callable[[float], float],
+    relative: float,
+    absolute: float = 0.0,
+    ftz: bool = False,
+) -> Callable[..., object]:
     """Within the error, and right where the result is no finite number."""
     decode = f64 if f is F64 else f32
 
@@ -328,9 +491,15 @@ def close(f: Format, exact: Callable[[float], float], relative: float, absolute:
                 return True
             slack = abs(e) * relative + absolute + float(f.value(1)) * (not ftz)
             if abs(e) + slack > float(f.value(f.largest)):
-                return math.isinf(g) and (g > 0) == (e > 0) or abs(g) >= float(f.value(f.largest)) * (1 - relative)
-            return abs(g - e) <= slack and (g != 0 or e != 0 or math.copysign(1, g) == math.copysign(1, e))
+                return (math.isinf(g) and (g > 0) == (e > 0)) or abs(g) >= float(
+                    f.value(f.largest)
+                ) * (1 - relative)
+            return abs(g - e) <= slack and (
+                g != 0 or e != 0 or math.copysign(1, g) == math.copysign(1, e)
+            )
+
         return right
+
     return want
 
 
@@ -348,6 +517,12 @@ def root(x: float) -> float:
 
 def rsqrt(x: float) -> float:
     return math.copysign(math.inf, x) if x == 0 else 1 / math.sqrt(x)
+
+
+def upper(right: object) -> Callable[[int], bool]:
+    """Right, and the lower half zeros."""
+    assert callable(right)
+    return lambda got: got & 0xFFFFFFFF == 0 and bool(right(got))
 
 
 def approximate() -> list[Case]:
@@ -368,38 +543,65 @@ def approximate() -> list[Case]:
         ]
         for kind, error in (("approx", 2**-21), ("full", 2**-21)):
             w = near(F32, 120)
-            cases.append(case(f"div.{kind}{z}.f32", t, "f32 f32", [w, w],
-                              close(F32, lambda a, b: a / b, error, ftz=n)))
+            cases.append(
+                case(
+                    f"div.{kind}{z}.f32",
+                    t,
+                    "f32 f32",
+                    [w, w],
+                    close(F32, lambda a, b: a / b, error, ftz=n),
+                )
+            )
     cases += [
         case("tanh.approx.f32", t, t, [v], close(F32, math.tanh, 2**-10.9)),
-        case("rsqrt.approx.f64", "f64", "f64", [[x for x in corners(F64, 80) + near(F64, 100)
-                                                 if not F64.is_subnormal(x)]],
-             close(F64, rsqrt, 2**-22, ftz=True)),
+        case(
+            "rsqrt.approx.f64",
+            "f64",
+            "f64",
+            [[x for x in corners(F64, 80) + near(F64, 100) if not F64.is_subnormal(x)]],
+            close(F64, rsqrt, 2**-22, ftz=True),
+        ),
     ]
     for name, op in (("rcp", reciprocal), ("rsqrt", rsqrt)):
         # The lower half of the operand counts for nothing, and comes back as zeros.
         values = [x & ~0xFFFFFFFF for x in corners(F64, 80) + near(F64, 100)]
         check = close(F64, op, 2**-19, ftz=True)
-        cases.append(case(
-            f"{name}.approx.ftz.f64", "f64", "f64", [values],
-            lambda a, c=check: (lambda got, r=c(a): got & 0xFFFFFFFF == 0 and r(got))))
+        cases.append(
+            case(f"{name}.approx.ftz.f64", "f64", "f64", [values], lambda a, c=check: upper(c(a)))
+        )
     for f in (F16, BF16):
         h = corners(f, 60) + near(f, 60)
         z = ".ftz" if f is BF16 else ""
         error = 2**-9.9 if f is F16 else 2**-7
         cases += [
-            case(f"ex2.approx{z}.{f.name}", f.name, f.name, [h],
-                 close(f, lambda x: 2.0**x, error, ftz=bool(z))),
-            case(f"tanh.approx.{f.name}", f.name, f.name, [h],
-                 close(f, math.tanh, 2**-8 if f is BF16 else 2**-10.9, 2**-10.9)),
+            case(
+                f"ex2.approx{z}.{f.name}",
+                f.name,
+                f.name,
+                [h],
+                close(f, lambda x: 2.0**x, error, ftz=bool(z)),
+            ),
+            case(
+                f"tanh.approx.{f.name}",
+                f.name,
+                f.name,
+                [h],
+                close(f, math.tanh, 2**-8 if f is BF16 else 2**-10.9, 2**-10.9),
+            ),
         ]
         for name in (f"ex2.approx{z}", "tanh.approx"):
             # Both halves are what the single form gives: compared by running it too.
-            cases.append(Case(
-                f"{name}.{f.name}x2 {{d}}, {{a}};\nmov.b32 {{{{l, h}}}}, {{a}};\n"
-                f"{name}.{f.name} l, l;\n{name}.{f.name} h, h;\nmov.b32 {{e}}, {{{{l, h}}}};",
-                ("b32", "b32"), ("b32",), [(x,) for x in pairs(h, name)],
-                lambda a: lambda d, e: d == e, before=".reg .b16 l, h;\n"))
+            cases.append(
+                Case(
+                    f"{name}.{f.name}x2 {{d}}, {{a}};\nmov.b32 {{{{l, h}}}}, {{a}};\n"
+                    f"{name}.{f.name} l, l;\n{name}.{f.name} h, h;\nmov.b32 {{e}}, {{{{l, h}}}};",
+                    ("b32", "b32"),
+                    ("b32",),
+                    [(x,) for x in pairs(h, name)],
+                    lambda a: lambda d, e: d == e,
+                    before=".reg .b16 l, h;\n",
+                )
+            )
     return cases
 
 

@@ -21,8 +21,22 @@ def corners(kind: str) -> list[int]:
     """Bits where things go wrong."""
     n = width(kind)
     top = 1 << (n - 1)
-    return [0, 1, 2, 3, 7, top - 1, top, top + 1, mask(n) - 1, mask(n), 0x5A5A5A5A5A5A5A5A & mask(n),
-            0x123456789ABCDEF & mask(n), 0x8000_0000_0001_0000 & mask(n), 10]
+    return [
+        0,
+        1,
+        2,
+        3,
+        7,
+        top - 1,
+        top,
+        top + 1,
+        mask(n) - 1,
+        mask(n),
+        0x5A5A5A5A5A5A5A5A & mask(n),
+        0x123456789ABCDEF & mask(n),
+        0x8000_0000_0001_0000 & mask(n),
+        10,
+    ]
 
 
 def value(kind: str, x: int) -> int:
@@ -63,54 +77,98 @@ def simple() -> list[Case]:
         two = [c, c]
         three = [c, c, c]
         ops: dict[str, Callable[[int, int], int]] = {
-            "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul.lo": lambda a, b: a * b,
-            "mul.hi": lambda a, b, n=n: a * b >> n, "div": div, "rem": rem, "min": min, "max": max,
+            "add": lambda a, b: a + b,
+            "sub": lambda a, b: a - b,
+            "mul.lo": lambda a, b: a * b,
+            "mul.hi": lambda a, b, n=n: a * b >> n,
+            "div": div,
+            "rem": rem,
+            "min": min,
+            "max": max,
         }
         cases += [case(f"{op}.{t}", t, f"{t} {t}", two, lifted(t, f)) for op, f in ops.items()]
         cases += [
             case(f"mad.lo.{t}", t, f"{t} {t} {t}", three, lifted(t, lambda a, b, c: a * b + c)),
-            case(f"mad.hi.{t}", t, f"{t} {t} {t}", three,
-                 lifted(t, lambda a, b, c, n=n: (a * b >> n) + c)),
+            case(
+                f"mad.hi.{t}",
+                t,
+                f"{t} {t} {t}",
+                three,
+                lifted(t, lambda a, b, c, n=n: (a * b >> n) + c),
+            ),
             case(f"sad.{t}", t, f"{t} {t} {t}", three, lifted(t, lambda a, b, c: c + abs(a - b))),
         ]
         if t[0] == "s":
-            cases += [case(f"abs.{t}", t, t, [c], lifted(t, abs)),
-                      case(f"neg.{t}", t, t, [c], lifted(t, lambda a: -a))]
+            cases += [
+                case(f"abs.{t}", t, t, [c], lifted(t, abs)),
+                case(f"neg.{t}", t, t, [c], lifted(t, lambda a: -a)),
+            ]
         if n < 64:
             w = f"{t[0]}{2 * n}"
             cases += [
                 case(f"mul.wide.{t}", w, f"{t} {t}", two, lifted(t, lambda a, b: a * b, w)),
-                case(f"mad.wide.{t}", w, f"{t} {t} {w}", [c, c, corners(w)],
-                     lambda a, b, d, t=t, w=w:
-                     value(t, a) * value(t, b) + d & mask(width(w))),
+                case(
+                    f"mad.wide.{t}",
+                    w,
+                    f"{t} {t} {w}",
+                    [c, c, corners(w)],
+                    lambda a, b, d, t=t, w=w: value(t, a) * value(t, b) + d & mask(width(w)),
+                ),
             ]
     c = corners("s32")
     s = "s32"
     cases += [
         case("add.sat.s32", s, "s32 s32", [c, c], lifted(s, lambda a, b: clamp(a + b, s))),
         case("sub.sat.s32", s, "s32 s32", [c, c], lifted(s, lambda a, b: clamp(a - b, s))),
-        case("mad.hi.sat.s32", s, "s32 s32 s32", [c, c, c],
-             lifted(s, lambda a, b, d: clamp((a * b >> 32) + d, s))),
+        case(
+            "mad.hi.sat.s32",
+            s,
+            "s32 s32 s32",
+            [c, c, c],
+            lifted(s, lambda a, b, d: clamp((a * b >> 32) + d, s)),
+        ),
         case("min.relu.s32", s, "s32 s32", [c, c], lifted(s, lambda a, b: max(min(a, b), 0))),
         case("max.relu.s32", s, "s32 s32", [c, c], lifted(s, lambda a, b: max(a, b, 0))),
     ]
     for t in ("u32", "s32"):
+
         def low24(x: int, t: str = t) -> int:
             return signed(x, 24) if t == "s32" else x & mask(24)
-        c = corners(t) + [0x800000, 0x7FFFFF, 0xFFFFFF, 0xFF000001]
+
+        c = [*corners(t), 8388608, 8388607, 16777215, 4278190081]
         for half, shift in (("lo", 0), ("hi", 16)):
+
             def product(a: int, b: int, f=low24, shift: int = shift) -> int:  # type: ignore[no-untyped-def]
                 return f(a) * f(b) >> shift
+
             cases += [
-                case(f"mul24.{half}.{t}", t, f"{t} {t}", [c, c],
-                     lambda a, b, p=product: p(a, b) & mask(32)),
-                case(f"mad24.{half}.{t}", t, f"{t} {t} {t}", [c, c, c],
-                     lambda a, b, d, p=product: p(a, b) + d & mask(32)),
+                case(
+                    f"mul24.{half}.{t}",
+                    t,
+                    f"{t} {t}",
+                    [c, c],
+                    lambda a, b, p=product: p(a, b) & mask(32),
+                ),
+                case(
+                    f"mad24.{half}.{t}",
+                    t,
+                    f"{t} {t} {t}",
+                    [c, c, c],
+                    lambda a, b, d, p=product: p(a, b) + d & mask(32),
+                ),
             ]
-    cases.append(case(
-        "mad24.hi.sat.s32", s, "s32 s32 s32", [c, c, corners(s)],
-        lambda a, b, d: clamp(signed((signed(a, 24) * signed(b, 24)) >> 16, 32) + signed(d, 32), s)
-        & mask(32)))
+    cases.append(
+        case(
+            "mad24.hi.sat.s32",
+            s,
+            "s32 s32 s32",
+            [c, c, corners(s)],
+            lambda a, b, d: (
+                clamp(signed((signed(a, 24) * signed(b, 24)) >> 16, 32) + signed(d, 32), s)
+                & mask(32)
+            ),
+        )
+    )
     return cases
 
 
@@ -123,6 +181,7 @@ def halves(f: Callable[[int, int], int], sign: bool) -> Callable[[int, int], int
                 x, y = signed(x, 16), signed(y, 16)
             out |= (f(x, y) & 0xFFFF) << shift
         return out
+
     return both
 
 
@@ -133,8 +192,15 @@ def packed() -> list[Case]:
         for op, f in (("add", lambda a, b: a + b), ("min", min), ("max", max)):
             cases.append(case(f"{op}.{t}", t, f"{t} {t}", [c, c], halves(f, t[0] == "s")))
     for op, g in (("min", min), ("max", max)):
-        cases.append(case(f"{op}.relu.s16x2", "s16x2", "s16x2 s16x2", [c, c],
-                          halves(lambda a, b, g=g: max(g(a, b), 0), True)))
+        cases.append(
+            case(
+                f"{op}.relu.s16x2",
+                "s16x2",
+                "s16x2 s16x2",
+                [c, c],
+                halves(lambda a, b, g=g: max(g(a, b), 0), True),
+            )
+        )
     return cases
 
 
@@ -149,13 +215,20 @@ def bits() -> list[Case]:
             case(f"brev.{b}", b, b, [many], lambda a, n=n: int(f"{a:0{n}b}"[::-1], 2)),
         ]
         for t in (f"u{n}", f"s{n}"):
+
             def top(a: int, t: str = t) -> int:
                 v = value(t, a)
                 return (~v if v < 0 else v).bit_length() - 1
+
             cases += [
                 case(f"bfind.{t}", "u32", t, [many], lambda a, f=top: f(a) & mask(32)),
-                case(f"bfind.shiftamt.{t}", "u32", t, [many],
-                     lambda a, f=top, n=n: n - 1 - f(a) if f(a) >= 0 else mask(32)),
+                case(
+                    f"bfind.shiftamt.{t}",
+                    "u32",
+                    t,
+                    [many],
+                    lambda a, f=top, n=n: n - 1 - f(a) if f(a) >= 0 else mask(32),
+                ),
             ]
             at = [0, 1, 5, 31, 32, 33, 63, 64, 100, 255, 256]
 
@@ -167,6 +240,7 @@ def bits() -> list[Case]:
                     bit = a >> pos + i & 1 if i < length and pos + i < n else sign
                     out |= bit << i
                 return out
+
             cases.append(case(f"bfe.{t}", t, f"{t} u32 u32", [c, at, at], bfe))
 
         def bfi(a: int, b_: int, pos: int, length: int, n: int = n) -> int:
@@ -175,6 +249,7 @@ def bits() -> list[Case]:
                 if pos + i < n:
                     b_ = b_ & ~(1 << pos + i) | (a >> i & 1 if i < n else 0) << pos + i
             return b_
+
         cases.append(case(f"bfi.{b}", b, f"{b} {b} u32 u32", [c, c, at, at], bfi))
 
     def fns(m: int, base: int, offset: int) -> int:
@@ -184,21 +259,33 @@ def bits() -> list[Case]:
         step = 1 if offset > 0 else -1
         found = [i for i in range(base, 32 if step > 0 else -1, step) if m >> i & 1]
         return found[abs(offset) - 1] if abs(offset) <= len(found) else mask(32)
+
     base = [0, 1, 7, 16, 30, 31]
     offset = [0, 1, 2, 5, 32, mask(32), mask(32) - 1, mask(32) - 4]
     cases.append(case("fns.b32", "b32", "b32 b32 s32", [corners("u32"), base, offset], fns))
     n32 = [0, 1, 2, 7, 8, 15, 16, 31, 32, 33, 40, 63, 64, mask(32)]
     for mode in ("clamp", "wrap"):
+
         def amount(x: int, mode: str = mode) -> int:
             return min(x, 32) if mode == "clamp" else x & 31
-        cases.append(case(f"bmsk.{mode}.b32", "b32", "b32 b32", [n32, n32],
-                          lambda a, b, f=amount: (mask(f(b)) << f(a)) & mask(32)))
+
+        cases.append(
+            case(
+                f"bmsk.{mode}.b32",
+                "b32",
+                "b32 b32",
+                [n32, n32],
+                lambda a, b, f=amount: (mask(f(b)) << f(a)) & mask(32),
+            )
+        )
         for t in ("u32", "s32"):
+
             def szext(a: int, b: int, f=amount, t: str = t) -> int:  # type: ignore[no-untyped-def]
                 k = f(b)
                 if k == 0:
                     return 0
                 return (signed(a, k) if t == "s32" else a & mask(k)) & mask(32)
+
             cases.append(case(f"szext.{mode}.{t}", t, f"{t} u32", [corners(t), n32], szext))
     return cases
 
@@ -208,18 +295,27 @@ def dots() -> list[Case]:
     c = [0, 0xFF80017F, 0x80808080, 0x7F7F7F7F, 0xFFFFFFFF, 0x01020304, 0x8000FFFE]
     for at in ("u32", "s32"):
         for bt in ("u32", "s32"):
+
             def parts(x: int, t: str, n: int) -> list[int]:
                 all_ = [x >> i & mask(n) for i in range(0, 32, n)]
                 return [signed(p, n) for p in all_] if t == "s32" else all_
 
             def dp4a(a: int, b: int, d: int, at: str = at, bt: str = bt) -> int:
-                return d + sum(x * y for x, y in zip(parts(a, at, 8), parts(b, bt, 8))) & mask(32)
+                return d + sum(
+                    x * y for x, y in zip(parts(a, at, 8), parts(b, bt, 8), strict=False)
+                ) & mask(32)
+
             cases.append(case(f"dp4a.{at}.{bt}", "b32", "b32 b32 b32", [c, c, c], dp4a))
             for half in ("lo", "hi"):
-                def dp2a(a: int, b: int, d: int, at: str = at, bt: str = bt,
-                         half: str = half) -> int:
-                    y = parts(b, bt, 8)[2 if half == "hi" else 0:]
-                    return d + sum(p * q for p, q in zip(parts(a, at, 16), y)) & mask(32)
+
+                def dp2a(
+                    a: int, b: int, d: int, at: str = at, bt: str = bt, half: str = half
+                ) -> int:
+                    y = parts(b, bt, 8)[2 if half == "hi" else 0 :]
+                    return d + sum(p * q for p, q in zip(parts(a, at, 16), y, strict=False)) & mask(
+                        32
+                    )
+
                 cases.append(case(f"dp2a.{half}.{at}.{bt}", "b32", "b32 b32 b32", [c, c, c], dp2a))
     return cases
 
@@ -235,29 +331,63 @@ def carries() -> list[Case]:
 
         def split(x: int, n: int = n) -> tuple[int, int]:
             return x & mask(n), x >> n & mask(n)
+
         rows = case("", t, f"{t} {t} {t} {t}", [c, c, c, c], lambda: 0).rows
         kinds, results = (t,) * 4, (t, t)
         cases += [
-            Case(f"add.cc.{t} {{d}}, {{a}}, {{c}};\naddc.{t} {{e}}, {{b}}, {{f}};", results, kinds,
-                 rows, lambda a, b, x, y, w=wide, s=split: s(w(a, b) + w(x, y))),
-            Case(f"sub.cc.{t} {{d}}, {{a}}, {{c}};\nsubc.{t} {{e}}, {{b}}, {{f}};", results, kinds,
-                 rows, lambda a, b, x, y, w=wide, s=split: s(w(a, b) - w(x, y))),
+            Case(
+                f"add.cc.{t} {{d}}, {{a}}, {{c}};\naddc.{t} {{e}}, {{b}}, {{f}};",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, w=wide, s=split: s(w(a, b) + w(x, y)),
+            ),
+            Case(
+                f"sub.cc.{t} {{d}}, {{a}}, {{c}};\nsubc.{t} {{e}}, {{b}}, {{f}};",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, w=wide, s=split: s(w(a, b) - w(x, y)),
+            ),
             # The carry out of the second step, by a third.
-            Case(f"add.cc.{t} {{d}}, {{a}}, {{c}};\naddc.cc.{t} {{d}}, {{b}}, {{f}};\n"
-                 f"addc.{t} {{e}}, 0, 0;", results, kinds, rows,
-                 lambda a, b, x, y, w=wide, n=n:
-                 ((w(a, b) + w(x, y) >> n) & mask(n), w(a, b) + w(x, y) >> 2 * n)),
-            Case(f"sub.cc.{t} {{d}}, {{a}}, {{c}};\nsubc.cc.{t} {{d}}, {{b}}, {{f}};\n"
-                 f"subc.{t} {{e}}, 0, 0;", results, kinds, rows,
-                 lambda a, b, x, y, w=wide, n=n:
-                 ((w(a, b) - w(x, y) >> n) & mask(n), mask(n) * (w(a, b) < w(x, y)))),
+            Case(
+                f"add.cc.{t} {{d}}, {{a}}, {{c}};\naddc.cc.{t} {{d}}, {{b}}, {{f}};\n"
+                f"addc.{t} {{e}}, 0, 0;",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, w=wide, n=n: (
+                    (w(a, b) + w(x, y) >> n) & mask(n),
+                    w(a, b) + w(x, y) >> 2 * n,
+                ),
+            ),
+            Case(
+                f"sub.cc.{t} {{d}}, {{a}}, {{c}};\nsubc.cc.{t} {{d}}, {{b}}, {{f}};\n"
+                f"subc.{t} {{e}}, 0, 0;",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, w=wide, n=n: (
+                    (w(a, b) - w(x, y) >> n) & mask(n),
+                    mask(n) * (w(a, b) < w(x, y)),
+                ),
+            ),
             # {e, d} = a * b + {f, c}
-            Case(f"mad.lo.cc.{t} {{d}}, {{a}}, {{b}}, {{c}};\nmadc.hi.{t} {{e}}, {{a}}, {{b}}, {{f}};",
-                 results, kinds, rows,
-                 lambda a, b, x, y, w=wide, s=split, t=t: s(value(t, a) * value(t, b) + w(x, y))),
-            Case(f"mad.hi.cc.{t} {{d}}, {{a}}, {{b}}, {{c}};\nmadc.lo.cc.{t} {{d}}, {{a}}, {{b}}, "
-                 f"{{f}};\naddc.{t} {{e}}, 0, 0;", results, kinds, rows,
-                 lambda a, b, x, y, t=t, n=n: _two_steps(value(t, a) * value(t, b), x, y, n)),
+            Case(
+                f"mad.lo.cc.{t} {{d}}, {{a}}, {{b}}, {{c}};\nmadc.hi.{t} {{e}}, {{a}}, {{b}}, {{f}};",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, w=wide, s=split, t=t: s(value(t, a) * value(t, b) + w(x, y)),
+            ),
+            Case(
+                f"mad.hi.cc.{t} {{d}}, {{a}}, {{b}}, {{c}};\nmadc.lo.cc.{t} {{d}}, {{a}}, {{b}}, "
+                f"{{f}};\naddc.{t} {{e}}, 0, 0;",
+                results,
+                kinds,
+                rows,
+                lambda a, b, x, y, t=t, n=n: _two_steps(value(t, a) * value(t, b), x, y, n),
+            ),
         ]
     return cases
 
@@ -282,13 +412,27 @@ def logic() -> list[Case]:
             case(f"shl.{b}", b, f"{b} u32", [c, at], lambda x, k, n=n: (x << min(k, n)) & mask(n)),
         ]
         for t in (b, f"u{n}", f"s{n}"):
-            cases.append(case(f"shr.{t}", t, f"{t} u32", [c, at],
-                              lambda x, k, t=t, n=n: value(t, x) >> min(k, n) & mask(n)))
+            cases.append(
+                case(
+                    f"shr.{t}",
+                    t,
+                    f"{t} u32",
+                    [c, at],
+                    lambda x, k, t=t, n=n: value(t, x) >> min(k, n) & mask(n),
+                )
+            )
         for t in (b, f"u{n}", f"s{n}"):
             cases += [
-                case(f"selp.{t}", t, f"{t} {t} pred", [c, c, [0, 1]], lambda x, y, p: x if p else y),
-                case(f"slct.{t}.s32", t, f"{t} {t} s32", [c[:5], c[:5], corners("s32")],
-                     lambda x, y, z: x if signed(z, 32) >= 0 else y),
+                case(
+                    f"selp.{t}", t, f"{t} {t} pred", [c, c, [0, 1]], lambda x, y, p: x if p else y
+                ),
+                case(
+                    f"slct.{t}.s32",
+                    t,
+                    f"{t} {t} s32",
+                    [c[:5], c[:5], corners("s32")],
+                    lambda x, y, z: x if signed(z, 32) >= 0 else y,
+                ),
                 case(f"mov.{t}", t, t, [c], lambda x: x),
             ]
     pred = [0, 1]
@@ -298,35 +442,69 @@ def logic() -> list[Case]:
         case("xor.pred", "pred", "pred pred", [pred, pred], lambda a, b: a ^ b),
         case("not.pred", "pred", "pred", [pred], lambda a: 1 - a),
         case("mov.pred", "pred", "pred", [pred], lambda a: a),
-        Case("and.pred {d}, {a}, !{b};", ("pred",), ("pred", "pred"),
-             [(0, 0), (0, 1), (1, 0), (1, 1)], lambda a, b: a & (1 - b)),
+        Case(
+            "and.pred {d}, {a}, !{b};",
+            ("pred",),
+            ("pred", "pred"),
+            [(0, 0), (0, 1), (1, 0), (1, 1)],
+            lambda a, b: a & (1 - b),
+        ),
     ]
     a, b_, c_ = 0xF0F0F0F0, 0xCCCCCCCC, 0xAAAAAAAA
     rows = [(a, b_, c_), (0, 0, 0), (0x12345678, 0x9ABCDEF0, 0x0F1E2D3C)]
 
     def lut(x: int, y: int, z: int, table: int) -> int:
-        return sum((table >> (4 * (x >> i & 1) + 2 * (y >> i & 1) + (z >> i & 1)) & 1) << i
-                   for i in range(32))
+        return sum(
+            (table >> (4 * (x >> i & 1) + 2 * (y >> i & 1) + (z >> i & 1)) & 1) << i
+            for i in range(32)
+        )
+
     for table in range(0, 256, 1):
         if table % 7 in (0, 3):
-            cases.append(Case(f"lop3.b32 {{d}}, {{a}}, {{b}}, {{c}}, {table};", ("b32",), ("b32",) * 3,
-                              rows, lambda x, y, z, k=table: lut(x, y, z, k)))
+            cases.append(
+                Case(
+                    f"lop3.b32 {{d}}, {{a}}, {{b}}, {{c}}, {table};",
+                    ("b32",),
+                    ("b32",) * 3,
+                    rows,
+                    lambda x, y, z, k=table: lut(x, y, z, k),
+                )
+            )
     for how in ("or", "and"):
-        cases.append(Case(
-            f"lop3.{how}.b32 {{d}}|{{e}}, {{a}}, {{b}}, {{c}}, 0x80, {{f}};", ("b32", "pred"),
-            ("b32", "b32", "b32", "pred"), [(*r, p) for r in rows for p in (0, 1)],
-            lambda x, y, z, q, how=how:
-            (x & y & z, int((x & y & z) != 0 or q) if how == "or" else int((x & y & z) != 0 and q))))
+        cases.append(
+            Case(
+                f"lop3.{how}.b32 {{d}}|{{e}}, {{a}}, {{b}}, {{c}}, 0x80, {{f}};",
+                ("b32", "pred"),
+                ("b32", "b32", "b32", "pred"),
+                [(*r, p) for r in rows for p in (0, 1)],
+                lambda x, y, z, q, how=how: (
+                    x & y & z,
+                    int((x & y & z) != 0 or q) if how == "or" else int((x & y & z) != 0 and q),
+                ),
+            )
+        )
     c = corners("u32")
     at = [0, 1, 16, 31, 32, 33, 63, 64, mask(32)]
     for mode in ("clamp", "wrap"):
+
         def shift(k: int, mode: str = mode) -> int:
             return min(k, 32) if mode == "clamp" else k & 31
+
         cases += [
-            case(f"shf.l.{mode}.b32", "b32", "b32 b32 u32", [c, c, at],
-                 lambda x, y, k, f=shift: (y << 32 | x) << f(k) >> 32 & mask(32)),
-            case(f"shf.r.{mode}.b32", "b32", "b32 b32 u32", [c, c, at],
-                 lambda x, y, k, f=shift: (y << 32 | x) >> f(k) & mask(32)),
+            case(
+                f"shf.l.{mode}.b32",
+                "b32",
+                "b32 b32 u32",
+                [c, c, at],
+                lambda x, y, k, f=shift: (y << 32 | x) << f(k) >> 32 & mask(32),
+            ),
+            case(
+                f"shf.r.{mode}.b32",
+                "b32",
+                "b32 b32 u32",
+                [c, c, at],
+                lambda x, y, k, f=shift: (y << 32 | x) >> f(k) & mask(32),
+            ),
         ]
     return cases + permutations()
 
@@ -339,6 +517,7 @@ def permutations() -> list[Case]:
             byte = from_[s & 7]
             out.append((255 if byte & 128 else 0) if s & 8 else byte)
         return int.from_bytes(bytes(out), "little")
+
     modes: dict[str, list[list[int]]] = {  # the ISA's tables, from selector 0 to 3, byte 0 first
         "f4e": [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]],
         "b4e": [[0, 7, 6, 5], [1, 0, 7, 6], [2, 1, 0, 7], [3, 2, 1, 0]],
@@ -349,22 +528,42 @@ def permutations() -> list[Case]:
     }
     words = [0x83828180, 0x03020100, 0x77665544, 0xFFEEDDCC, 0]
     picks = [0x3210, 0x7654, 0xFEDC, 0x0000, 0x8421, 0x1B2C, 0xFFFF, 0x123456789 & mask(32)]
-    cases = [case("prmt.b32", "b32", "b32 b32 b32", [words, words, picks],
-                  lambda a, b, c: pick(a, b, [c >> s & 15 for s in (0, 4, 8, 12)]))]
+    cases = [
+        case(
+            "prmt.b32",
+            "b32",
+            "b32 b32 b32",
+            [words, words, picks],
+            lambda a, b, c: pick(a, b, [c >> s & 15 for s in (0, 4, 8, 12)]),
+        )
+    ]
     for name, table in modes.items():
-        cases.append(case(f"prmt.b32.{name}", "b32", "b32 b32 b32", [words, words, [0, 1, 2, 3, 4, 7]],
-                          lambda a, b, c, t=table: pick(a, b, t[c & 3])))
+        cases.append(
+            case(
+                f"prmt.b32.{name}",
+                "b32",
+                "b32 b32 b32",
+                [words, words, [0, 1, 2, 3, 4, 7]],
+                lambda a, b, c, t=table: pick(a, b, t[c & 3]),
+            )
+        )
     return cases
 
 
 def comparisons() -> list[Case]:
     order: dict[str, Callable[[int, int], bool]] = {
-        "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "lt": lambda a, b: a < b,
-        "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
+        "eq": lambda a, b: a == b,
+        "ne": lambda a, b: a != b,
+        "lt": lambda a, b: a < b,
+        "le": lambda a, b: a <= b,
+        "gt": lambda a, b: a > b,
+        "ge": lambda a, b: a >= b,
     }
     unsigned = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
     join: dict[str, Callable[[int, int], int]] = {
-        "and": lambda p, q: p & q, "or": lambda p, q: p | q, "xor": lambda p, q: p ^ q,
+        "and": lambda p, q: p & q,
+        "or": lambda p, q: p | q,
+        "xor": lambda p, q: p ^ q,
     }
     cases = []
     for t in (*INTEGERS, "b16", "b32", "b64"):
@@ -375,25 +574,51 @@ def comparisons() -> list[Case]:
             names |= {k: order[v] for k, v in unsigned.items()}
         c = corners(t)
         for how, f in names.items():
+
             def want(a: int, b: int, f=f, t=t) -> int:  # type: ignore[no-untyped-def]
                 return int(f(value(t, a), value(t, b)))
+
             cases.append(case(f"setp.{how}.{t}", "pred", f"{t} {t}", [c, c], want))
             for s in ("u32", "s32", "f32"):
                 true = 0x3F800000 if s == "f32" else mask(32)
-                cases.append(case(f"set.{how}.{s}.{t}", s, f"{t} {t}", [c, c],
-                                  lambda a, b, w=want, true=true: true * w(a, b)))
+                cases.append(
+                    case(
+                        f"set.{how}.{s}.{t}",
+                        s,
+                        f"{t} {t}",
+                        [c, c],
+                        lambda a, b, w=want, true=true: true * w(a, b),
+                    )
+                )
         for k, g in join.items():
+
             def both(a: int, b: int, p: int, g=g, t=t) -> tuple[int, int]:  # type: ignore[no-untyped-def]
                 r = int(value(t, a) != value(t, b))
                 return g(r, p), g(1 - r, p)
+
             rows = case("", "pred", f"{t} {t} pred", [c, c, [0, 1]], lambda: 0).rows
             cases += [
-                Case(f"setp.ne.{k}.{t} {{d}}|{{e}}, {{a}}, {{b}}, {{c}};", ("pred", "pred"),
-                     (t, t, "pred"), rows, both),
-                Case(f"setp.ne.{k}.{t} {{d}}, {{a}}, {{b}}, !{{c}};", ("pred",), (t, t, "pred"),
-                     rows, lambda a, b, p, f=both: f(a, b, 1 - p)[0]),
-                Case(f"set.ne.{k}.u32.{t} {{d}}, {{a}}, {{b}}, {{c}};", ("u32",), (t, t, "pred"),
-                     rows, lambda a, b, p, f=both: mask(32) * f(a, b, p)[0]),
+                Case(
+                    f"setp.ne.{k}.{t} {{d}}|{{e}}, {{a}}, {{b}}, {{c}};",
+                    ("pred", "pred"),
+                    (t, t, "pred"),
+                    rows,
+                    both,
+                ),
+                Case(
+                    f"setp.ne.{k}.{t} {{d}}, {{a}}, {{b}}, !{{c}};",
+                    ("pred",),
+                    (t, t, "pred"),
+                    rows,
+                    lambda a, b, p, f=both: f(a, b, 1 - p)[0],
+                ),
+                Case(
+                    f"set.ne.{k}.u32.{t} {{d}}, {{a}}, {{b}}, {{c}};",
+                    ("u32",),
+                    (t, t, "pred"),
+                    rows,
+                    lambda a, b, p, f=both: mask(32) * f(a, b, p)[0],
+                ),
             ]
     return cases
 

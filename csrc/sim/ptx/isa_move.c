@@ -79,7 +79,7 @@ bool isa_setp(ptx_emit_t *emit, const isa_match_t *match)
 	if (!isa_operands(emit, match, count, count))
 		return false;
 	if ((!pair && to->kind != PTX_OPERAND_REGISTER) || (pair && to->items != 2) ||
-	    (isa_is_packed(type) && !pair))
+	    (isa_is_half(type) && isa_is_packed(type) != pair))
 		return isa_refuse(emit, match, "with this destination");
 	a = isa_read(emit, match, 1, type);
 	b = a ? isa_read(emit, match, 2, type) : NULL;

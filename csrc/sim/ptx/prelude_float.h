@@ -106,12 +106,12 @@ typedef long double emuv_f128; /* 113 bits where there is no __float128 (aarch64
 	EMUV_INLINE T emuv_fix_rm_##t(T near, int error) { return error < 0 ? emuv_down_##t(near) : near; } \
 	EMUV_INLINE T emuv_fix_rp_##t(T near, int error) { return error > 0 ? emuv_up_##t(near) : near; } \
 	/* The error of near against a + b, which W need not hold: its sum and what that lost. */ \
-	EMUV_RARE int emuv_error_sum_##t(T near, W a, W b)                                     \
+	EMUV_INLINE int emuv_error_sum_##t(T near, W a, W b)                                     \
 	{                                                                                      \
 		W s = a + b, part = s - a, lost = (a - (s - part)) + (b - part), left = s - (W)near; \
 		return left > 0 ? 1 : left < 0 ? -1 : lost > 0 ? 1 : lost < 0 ? -1 : 0;        \
 	}                                                                                      \
-	EMUV_RARE int emuv_error_div_##t(T near, T a, T b)                                     \
+	EMUV_INLINE int emuv_error_div_##t(T near, T a, T b)                                     \
 	{                                                                                      \
 		W p, x = a;                                                                    \
 		if (near != near || a - a != 0 || b - b != 0 || b == 0)                        \
@@ -119,12 +119,12 @@ typedef long double emuv_f128; /* 113 bits where there is no __float128 (aarch64
 		p = (W)near * (W)b;                                                            \
 		return x == p ? 0 : (x > p) == (b > 0) ? 1 : -1;                               \
 	}                                                                                      \
-	EMUV_RARE int emuv_error_sqrt_##t(T near, T a)                                         \
+	EMUV_INLINE int emuv_error_sqrt_##t(T near, T a)                                         \
 	{                                                                                      \
 		W p = (W)near * (W)near;                                                       \
 		return near - near != 0 || (W)a == p ? 0 : (W)a > p ? 1 : -1;                  \
 	}                                                                                      \
-	EMUV_RARE int emuv_error_fma_##t(T near, T a, T b, T c)                                \
+	EMUV_INLINE int emuv_error_fma_##t(T near, T a, T b, T c)                                \
 	{                                                                                      \
 		if (a - a != 0 || b - b != 0 || c - c != 0)                                    \
 			return 0;                                                              \
@@ -147,30 +147,30 @@ EMUV_ROUND(f32, float, f, uint32_t, 0x80000000u, double)
 EMUV_ROUND(f64, double, , uint64_t, 0x8000000000000000ull, emuv_f128)
 
 #define EMUV_DIRECTED(t, T, U, mode, zero)                                                     \
-	EMUV_INLINE T emuv_fma_##mode##_##t(T a, T b, T c)                                     \
+	EMUV_OUTLINE T emuv_fma_##mode##_##t(T a, T b, T c)                                     \
 	{                                                                                      \
 		T near = __builtin_fma##U(a, b, c), p = a * b;                                 \
 		int error = emuv_error_fma_##t(near, a, b, c);                                 \
 		return emuv_quiet_##t(zero(emuv_fix_##mode##_##t(near, error), error, p, c));  \
 	}                                                                                      \
 	EMUV_INLINE T emuv_add_##mode##_##t(T a, T b) { return emuv_fma_##mode##_##t(a, 1, b); } \
-	EMUV_INLINE T emuv_sub_##mode##_##t(T a, T b)                                          \
+	EMUV_OUTLINE T emuv_sub_##mode##_##t(T a, T b)                                          \
 	{                                                                                      \
 		return b != b ? emuv_quiet_##t(a - b) : emuv_fma_##mode##_##t(a, 1, -b);       \
 	}                                                                                      \
 	/* A product is exact in the wide type: adding a zero of its sign changes nothing. */  \
-	EMUV_INLINE T emuv_mul_##mode##_##t(T a, T b)                                          \
+	EMUV_OUTLINE T emuv_mul_##mode##_##t(T a, T b)                                          \
 	{                                                                                      \
 		T near = a * b;                                                                \
 		return emuv_quiet_##t(emuv_fix_##mode##_##t(near, emuv_error_fma_##t(near, a, b, 0))); \
 	}                                                                                      \
-	EMUV_INLINE T emuv_div_##mode##_##t(T a, T b)                                          \
+	EMUV_OUTLINE T emuv_div_##mode##_##t(T a, T b)                                          \
 	{                                                                                      \
 		T near = a / b;                                                                \
 		return emuv_quiet_##t(emuv_fix_##mode##_##t(near, emuv_error_div_##t(near, a, b))); \
 	}                                                                                      \
 	EMUV_INLINE T emuv_rcp_##mode##_##t(T a) { return emuv_div_##mode##_##t(1, a); }       \
-	EMUV_INLINE T emuv_sqrt_##mode##_##t(T a)                                              \
+	EMUV_OUTLINE T emuv_sqrt_##mode##_##t(T a)                                              \
 	{                                                                                      \
 		T near = __builtin_sqrt##U(a);                                                 \
 		return emuv_quiet_##t(emuv_fix_##mode##_##t(near, emuv_error_sqrt_##t(near, a))); \

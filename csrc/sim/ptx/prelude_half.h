@@ -132,7 +132,7 @@ EMUV_NARROW(rna)
 /* ---- integers to floating types: every integer type fits in 128 bits ---- */
 
 #define EMUV_FROM_INTEGER(mode)                                                                \
-	EMUV_INLINE float emuv_int_##mode##_f32(emuv_s128 x)                                   \
+	EMUV_OUTLINE float emuv_int_##mode##_f32(emuv_s128 x)                                   \
 	{                                                                                      \
 		return emuv_narrow_f32(emuv_odd_integer(x), EMUV_##mode);                      \
 	}                                                                                      \
@@ -149,7 +149,7 @@ EMUV_FROM_INTEGER(rz)
 EMUV_FROM_INTEGER(rm)
 EMUV_FROM_INTEGER(rp)
 #define EMUV_FROM_INTEGER_F64(mode)                                                            \
-	EMUV_INLINE double emuv_int_##mode##_f64(emuv_s128 x)                                  \
+	EMUV_OUTLINE double emuv_int_##mode##_f64(emuv_s128 x)                                  \
 	{                                                                                      \
 		double near = (double)x;                                                       \
 		emuv_s128 lost = x - (emuv_s128)near;                                          \
@@ -203,12 +203,12 @@ EMUV_TO_INTEGER(s64, int64_t, -0x7fffffffffffffff - 1, 0x1p63, -0x7fffffffffffff
 	EMUV_INLINE bool emuv_isnan_##t(uint16_t a) { return (a & 0x7fff) > infinity; }       \
 	EMUV_INLINE uint16_t emuv_quiet_##t(uint16_t a) { return emuv_isnan_##t(a) ? 0x7fff : a; } \
 	EMUV_INLINE uint16_t emuv_ftz_##t(uint16_t a) { return a & infinity ? a : a & 0x8000; } \
-	EMUV_INLINE uint16_t emuv_fma_##t(uint16_t a, uint16_t b, uint16_t c)                 \
+	EMUV_OUTLINE uint16_t emuv_fma_##t(uint16_t a, uint16_t b, uint16_t c)                 \
 	{                                                                                     \
 		double p = (double)emuv_wide_##t(a) * (double)emuv_wide_##t(b);               \
 		return emuv_narrow_##t(emuv_odd_sum(p, (double)emuv_wide_##t(c)), EMUV_rn);   \
 	}                                                                                     \
-	EMUV_INLINE uint16_t emuv_add_##t(uint16_t a, uint16_t b)                             \
+	EMUV_OUTLINE uint16_t emuv_add_##t(uint16_t a, uint16_t b)                             \
 	{                                                                                     \
 		return emuv_narrow_##t(emuv_odd_sum((double)emuv_wide_##t(a),                 \
 						    (double)emuv_wide_##t(b)), EMUV_rn);      \
@@ -252,7 +252,7 @@ EMUV_TO_INTEGER(s64, int64_t, -0x7fffffffffffffff - 1, 0x1p63, -0x7fffffffffffff
 		return (a & 0x7fff) == infinity ? a - 1 : a;                                  \
 	}                                                                                     \
 	/* .sat: to [0, 1], NaN to +0; .relu: negative to +0. */                              \
-	EMUV_INLINE uint16_t emuv_sat_##t(uint16_t a)                                         \
+	EMUV_OUTLINE uint16_t emuv_sat_##t(uint16_t a)                                         \
 	{                                                                                     \
 		return emuv_narrow_##t((double)emuv_sat_f32(emuv_wide_##t(a)), EMUV_rn);      \
 	}                                                                                     \
