@@ -204,6 +204,8 @@ static CUresult wrap(link_t *state, size_t *size)
 	header.e_type = ET_EXEC;
 	header.e_machine = SIM_ELF_MACHINE;
 	header.e_version = EV_CURRENT;
+	/* The rest of what was asked for; the texts say themselves what they are for. */
+	header.e_flags = sim_jit_registers(state->option_count, state->options, state->values);
 	header.e_shoff = sections;
 	header.e_ehsize = sizeof(header);
 	header.e_shentsize = sizeof(section);

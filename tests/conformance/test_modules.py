@@ -112,6 +112,37 @@ def test_function_attributes(driver: Driver, module: int) -> None:
     assert driver.code("cuFuncGetAttribute", byref(c_int()), 99, fill) == INVALID_VALUE
 
 
+def test_registers_keep_to_the_limit_of_the_options(driver: Driver, context: int) -> None:
+    """More values at once than 24 registers hold, by each way to load text."""
+    registers = "".join(f"ld.global.u32 %r{i}, [%a+{4 * i}];\n" for i in range(200))
+    sums = "".join(f"add.u32 %r0, %r0, %r{i};\n" for i in range(1, 200))
+    text = (
+        ".version 7.0\n.target sm_80\n.address_size 64\n.const .align 8 .b8 table[80];\n"
+        ".visible .entry wide(.param .u64 p) {\n.reg .u64 %a;\n.reg .u32 %r<200>;\n"
+        f"ld.param.u64 %a, [p];\n{registers}{sums}st.global.u32 [%a], %r0;\nret;\n}}\n"
+    ).encode()
+    const_bytes, count, limit = 2, 4, 24
+    options, values = (c_int * 1)(0), (c_void_p * 1)(limit)
+
+    def of_module(image: object, *more: object) -> int:
+        made = driver.new("cuModuleLoadDataEx", image, *(more or (0, None, None)))
+        function = driver.new("cuModuleGetFunction", made, b"wide")
+        assert driver.get(c_int, "cuFuncGetAttribute", const_bytes, function) == 80
+        return int(driver.get(c_int, "cuFuncGetAttribute", count, function))
+
+    assert of_module(text) > limit
+    assert of_module(text, 1, options, values) <= limit
+    state = driver.new("cuLinkCreate_v2", 1, options, values)
+    driver.cuLinkAddData_v2(state, 1, text, len(text) + 1, b"wide", 0, None, None)
+    output, size = c_void_p(), c_size_t()
+    driver.cuLinkComplete(state, byref(output), byref(size))
+    assert of_module(output) <= limit
+    driver.cuLinkDestroy(state)
+    library = driver.new("cuLibraryLoadData", text, options, values, 1, None, None, 0)
+    kernel = driver.new("cuLibraryGetKernel", library, b"wide")
+    assert driver.get(c_int, "cuKernelGetAttribute", count, kernel, 0) <= limit
+
+
 def test_parameters(driver: Driver, module: int) -> None:
     fill = driver.new("cuModuleGetFunction", module, b"fill")
     found = []
