@@ -132,7 +132,8 @@ def test_registers_keep_to_the_limit_of_the_options(driver: Driver, context: int
 
     assert of_module(text) > limit
     assert of_module(text, 1, options, values) <= limit
-    state = driver.new("cuLinkCreate_v2", 1, options, values)
+    state = c_void_p()
+    driver.cuLinkCreate_v2(1, options, values, byref(state))
     driver.cuLinkAddData_v2(state, 1, text, len(text) + 1, b"wide", 0, None, None)
     output, size = c_void_p(), c_size_t()
     driver.cuLinkComplete(state, byref(output), byref(size))
