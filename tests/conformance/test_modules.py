@@ -295,6 +295,29 @@ def test_linking(driver: Driver, context: int) -> None:
     driver.cuModuleUnload(module)
 
 
+def test_a_library_gives_nothing_to_the_link(
+    driver: Driver, context: int, tmp_path: Path
+) -> None:
+    """Nor does it stop it: what is missing is what the texts do not have."""
+    archive = tmp_path / "library.a"
+    archive.write_bytes(b"!<arch>\n")
+    library = 4
+    text = HEAD + b".visible .entry alone() { ret; }\n"
+    state = c_uint64()
+    driver.cuLinkCreate_v2(0, None, None, byref(state))
+    driver.cuLinkAddData_v2(state.value, 1, text, len(text), b"text", 0, None, None)
+    driver.cuLinkAddFile_v2(state.value, library, bytes(archive), 0, None, None)
+    driver.cuLinkAddData_v2(state.value, library, b"!<arch>\n", 8, b"data", 0, None, None)
+    bad = (state.value, library, b"!<arch", 6, b"data", 0, None, None)
+    assert driver.code("cuLinkAddData_v2", *bad) == INVALID_IMAGE
+    missing = (state.value, library, bytes(tmp_path / "none.a"), 0, None, None)
+    assert driver.code("cuLinkAddFile_v2", *missing) == FILE_NOT_FOUND
+    image, size = c_void_p(), c_size_t()
+    driver.cuLinkComplete(state.value, byref(image), byref(size))
+    module = driver.new("cuModuleLoadData", image)
+    assert driver.new("cuModuleGetFunction", module, b"alone")
+
+
 def test_linking_broken_text(driver: Driver, context: int) -> None:
     state = c_uint64()
     driver.cuLinkCreate_v2(0, None, None, byref(state))
