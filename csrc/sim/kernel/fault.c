@@ -90,12 +90,14 @@ static void chain(int number, siginfo_t *info, void *context)
 	else
 		theirs.sa_handler(number);
 	/*
-	 * It put back what was before it, and that is this one: it has given up, and in a
-	 * circle nobody would ever take the signal.
+	 * It put back what was before it: it has given up.  If that is this one, nobody would
+	 * ever take the signal, in a circle; if it is another one, it stays.
 	 */
-	if (sigaction(number, NULL, &now) == 0 && is_mine(&now))
+	if (sigaction(number, NULL, &now) != 0)
+		return;
+	if (is_mine(&now))
 		signal(number, SIG_DFL);
-	else
+	else if (now.sa_sigaction == theirs.sa_sigaction)
 		sigaction(number, &mine, NULL);
 }
 
