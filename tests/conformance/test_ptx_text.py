@@ -216,6 +216,19 @@ def test_what_does_not_link(driver: Driver, texts: tuple[str, ...], words: str) 
     assert f'"{words}"' in str(error.value)
 
 
+def test_a_result_that_the_function_does_not_give(driver: Driver) -> None:
+    """Compilers of languages in which every function has one declare it so."""
+    user = ".extern .func (.param .b64 r) store(.param .b64 at);\n"
+    body = "{ .param .b64 r; .param .b64 p; st.param.b64 [p], %out; call (r), store, (p); }"
+    store = (
+        ".visible .func store(.param .b64 at) { .reg .b64 %a; ld.param.b64 %a, [at]; "
+        "st.u32 [%a], 42; ret; }"
+    )
+    module = Module(driver, user + entry(body), store)
+    assert module.run(1) == [42]
+    module.unload()
+
+
 def test_what_is_declared_and_not_used_is_not_missed(driver: Driver) -> None:
     assert load_code(driver, USER + ".extern .func vprintf(.param .b64 x);")[0] == SUCCESS
     code, log = load_code(driver, USER + entry(ASK))

@@ -142,9 +142,11 @@ static void settle(linker_t *linker, ptx_module_t *module)
 					   : shared_named(linker, one->name, false);
 
 		one->means = shared && shared->function ? shared->function : one;
-		if (one->means != one && (one->means->entry != one->entry ||
-					  !ptx_signature_fits(one->means, one->results,
-							      one->parameters)))
+		/* Other linkers let callers of a function without results believe in one. */
+		if (one->means != one &&
+		    (one->means->entry != one->entry ||
+		     !ptx_signature_fits(one->means, one->means->results ? one->results : NULL,
+					 one->parameters)))
 			fail(linker, PTX_BAD_SYNTAX, "\"%.150s\" is declared with other parameters",
 			     one->name);
 	}

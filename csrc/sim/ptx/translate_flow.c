@@ -184,6 +184,8 @@ static void call(ptx_emit_t *emit, const ptx_instruction_t *instruction)
 		ptx_refuse(emit, "a function, or a register and its prototype, expected");
 		return;
 	}
+	if (function && !formal_results) /* of another module, where it is declared otherwise */
+		results = &none;
 	if (results->items != length(formal_results) || arguments->items != length(formals) ||
 	    results->items + arguments->items > MOST_ARGUMENTS) {
 		ptx_refuse(emit, "not as many arguments as the function has");
