@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture.h"
 #include "memory.h"
 #include "work.h"
 
@@ -25,7 +26,9 @@ SIM_API(cuMemAllocManaged, CUdeviceptr *dptr, size_t bytesize, unsigned int flag
 				"CU_MEM_ATTACH_GLOBAL nor CU_MEM_ATTACH_HOST", flags);
 	sim_lock_take();
 	sim_range_t *range;
-	CUresult result = sim_memory_new(SIM_RANGE_MANAGED, bytesize, context->device, &range);
+	CUresult result = sim_captures ? sim_capture_unsafe() : CUDA_SUCCESS;
+	if (result == CUDA_SUCCESS)
+		result = sim_memory_new(SIM_RANGE_MANAGED, bytesize, context->device, &range);
 	if (result == CUDA_SUCCESS) {
 		range->context = context;
 		range->flags = flags;
@@ -186,7 +189,7 @@ static CUresult moves_submit(CUstream handle, bool per_thread, const move_t *mov
 	sim_stream_t *stream = sim_stream_get(handle, per_thread, &result);
 	/* As documented: neither can be captured. */
 	if (stream && stream->capture) {
-		result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+		result = sim_capture_refuse(stream);
 		stream = NULL;
 	}
 	sim_work_t *work = stream ? sim_work_new(&move_kind, stream->object.context) : NULL;

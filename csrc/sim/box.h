@@ -31,6 +31,8 @@ typedef struct {
 } sim_copy_work_t;
 extern const sim_work_kind_t sim_copy_kind;
 
+/* copy2d.c */
+sim_box_t sim_box_of(const CUDA_MEMCPY3D *descriptor);
 /* sim_lock held.  Would the copy be legal, as memory is now? */
 CUresult sim_box_check(const sim_context_t *context, const sim_box_t *box);
 /*

@@ -8,6 +8,7 @@
  * When the process ends, none is called any more.
  */
 #include "callback.h"
+#include "capture.h"
 
 static CUresult run(sim_work_t *work, sim_cost_t *cost)
 {
@@ -43,7 +44,9 @@ static CUresult submit(CUstream handle, bool per_thread, const sim_host_work_t *
 
 	sim_lock_take();
 	stream = sim_stream_get(handle, per_thread, &result);
-	if (stream) {
+	if (stream && stream->capture && like->callback) {
+		result = sim_capture_refuse(stream);
+	} else if (stream) {
 		sim_work_t *work = sim_work_new(&sim_host_kind, stream->object.context);
 
 		if (work) {

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "capture.h"
 #include "internal.h"
 #include "work.h"
 
@@ -259,7 +260,11 @@ static CUresult synchronize(CUcontext handle)
 	if (!context)
 		return result;
 	sim_lock_take();
-	result = sim_context_finish(context);
+	result = sim_captures ? sim_capture_context(context) : CUDA_SUCCESS;
+	if (result == CUDA_SUCCESS && sim_captures)
+		result = sim_capture_unsafe();
+	if (result == CUDA_SUCCESS)
+		result = sim_context_finish(context);
 	sim_lock_drop();
 	return result;
 }

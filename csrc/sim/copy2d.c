@@ -44,6 +44,11 @@
 		.width = (d)->WidthInBytes, .height = (d)->Height, .depth = (d)->Depth, \
 	}
 
+sim_box_t sim_box_of(const CUDA_MEMCPY3D *d)
+{
+	return (sim_box_t)BOX_3D(d);
+}
+
 #define COPY_2D(name, descriptor, per_thread)                           \
 	SIM_API(name, const descriptor *d)                              \
 	{                                                               \

@@ -8,6 +8,7 @@
  * guards all of it.
  */
 #include "kernel/kernel.h"
+#include "capture.h"
 #include "event.h"
 
 struct sim_event {
@@ -17,14 +18,21 @@ struct sim_event {
 	sim_work_t *piece; /* while pending */
 	uint64_t time, moment;
 	uint64_t serial; /* of the record: a later one is another wait's business */
+	sim_captured_t captured;
 };
 
 static uint64_t records;
 
+static void delete(sim_event_t *event)
+{
+	sim_captured_drop(&event->captured);
+	sim_object_delete(event);
+}
+
 static void drop_of_context(void *object, void *argument)
 {
 	if (((sim_event_t *)object)->object.context == argument)
-		sim_object_delete(object);
+		delete(object);
 }
 
 void sim_events_drop_context(sim_context_t *context)
@@ -53,10 +61,27 @@ static sim_event_t *get_usable(CUevent handle, CUresult *why)
 	return event;
 }
 
+/* The same, where it was not recorded in a capture that goes on. */
+static sim_event_t *get_uncaptured(CUevent handle, CUresult *why)
+{
+	sim_event_t *event = get_usable(handle, why);
+
+	if (!event || !sim_captures)
+		return event;
+	if (sim_captured_lives(&event->captured)) {
+		*why = sim_captured_refuse(&event->captured);
+		return NULL;
+	}
+	*why = sim_capture_unsafe();
+	return *why == CUDA_SUCCESS ? event : NULL;
+}
+
 /* ---- records and waits, as pieces of work ---- */
 
 static void begin(sim_event_t *event, sim_work_t *piece)
 {
+	if (event->captured.id)
+		sim_captured_drop(&event->captured);
 	event->recorded = true;
 	event->piece = piece;
 	event->serial = ++records;
@@ -124,7 +149,7 @@ static CUresult submit(sim_stream_t *stream, const sim_work_kind_t *kind, CUeven
 	return sim_stream_submit(stream, work);
 }
 
-CUresult sim_event_record(CUevent handle, sim_stream_t *stream)
+CUresult sim_event_record(CUevent handle, sim_stream_t *stream, bool external)
 {
 	CUresult why;
 	sim_event_t *event = get_usable(handle, &why);
@@ -134,21 +159,27 @@ CUresult sim_event_record(CUevent handle, sim_stream_t *stream)
 	if (event->object.context != stream->object.context)
 		return sim_fail(CUDA_ERROR_INVALID_HANDLE,
 				"cuEventRecord: event and stream are of different contexts");
-	if (!sim_stream_quiet(stream))
+	if (stream->capture && !external)
+		return sim_capture_record(stream, &event->captured);
+	if (stream->capture || !sim_stream_quiet(stream))
 		return submit(stream, &sim_record_kind, handle);
 	begin(event, NULL);
 	reach(event, sim_stream_moment(stream));
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_event_wait(sim_stream_t *stream, CUevent handle)
+CUresult sim_event_wait(sim_stream_t *stream, CUevent handle, bool external)
 {
 	CUresult why;
 	sim_event_t *event = get_usable(handle, &why);
 
 	if (!event)
 		return why;
-	if (event->piece || !sim_stream_quiet(stream))
+	if (sim_captures && sim_captured_lives(&event->captured))
+		return sim_capture_wait(stream, &event->captured);
+	if (stream->capture && !external)
+		return event->recorded ? sim_capture_wait(stream, NULL) : CUDA_SUCCESS;
+	if (stream->capture || event->piece || !sim_stream_quiet(stream))
 		return submit(stream, &sim_wait_kind, handle);
 	if (stream->moment < event->moment)
 		stream->moment = event->moment;
@@ -163,7 +194,7 @@ CUresult sim_event_record_context(CUevent handle, sim_context_t *context)
 	if (!event)
 		return why;
 	why = sim_stream_place_after_all(context);
-	return why == CUDA_SUCCESS ? sim_event_record(handle, context->legacy) : why;
+	return why == CUDA_SUCCESS ? sim_event_record(handle, context->legacy, false) : why;
 }
 
 struct wait_context {
@@ -178,7 +209,7 @@ static void wait_of_context(void *object, void *argument)
 	sim_stream_t *stream = object;
 
 	if (stream->object.context == wait->context && wait->result == CUDA_SUCCESS)
-		wait->result = sim_event_wait(stream, wait->event);
+		wait->result = sim_event_wait(stream, wait->event, false);
 }
 
 CUresult sim_event_wait_context(sim_context_t *context, CUevent handle)
@@ -222,7 +253,7 @@ static CUresult destroy(CUevent handle)
 	event = get(handle, &result);
 	if (event) {
 		result = (CUresult)event->object.context->error;
-		sim_object_delete(event);
+		delete(event);
 	}
 	sim_lock_drop();
 	return result;
@@ -240,7 +271,7 @@ SIM_API(cuEventDestroy_v2, CUevent handle)
 	return destroy(handle);
 }
 
-static CUresult record(CUevent event, CUstream handle, bool per_thread)
+static CUresult record(CUevent event, CUstream handle, bool per_thread, bool external)
 {
 	sim_stream_t *stream;
 	CUresult result;
@@ -248,7 +279,7 @@ static CUresult record(CUevent event, CUstream handle, bool per_thread)
 	sim_lock_take();
 	stream = sim_stream_get(handle, per_thread, &result);
 	if (stream)
-		result = sim_event_record(event, stream);
+		result = sim_event_record(event, stream, external);
 	sim_lock_drop();
 	return result;
 }
@@ -256,25 +287,25 @@ static CUresult record(CUevent event, CUstream handle, bool per_thread)
 SIM_API(cuEventRecord, CUevent event, CUstream stream)
 {
 	SIM_ENTER(cuEventRecord);
-	return record(event, stream, false);
+	return record(event, stream, false, false);
 }
 
 SIM_API(cuEventRecord_ptsz, CUevent event, CUstream stream)
 {
 	SIM_ENTER(cuEventRecord_ptsz);
-	return record(event, stream, true);
+	return record(event, stream, true, false);
 }
 
 SIM_API(cuEventRecordWithFlags, CUevent event, CUstream stream, unsigned int flags)
 {
 	SIM_ENTER(cuEventRecordWithFlags);
-	return flags ? CUDA_ERROR_INVALID_VALUE : record(event, stream, false);
+	return flags > 1 ? CUDA_ERROR_INVALID_VALUE : record(event, stream, false, flags);
 }
 
 SIM_API(cuEventRecordWithFlags_ptsz, CUevent event, CUstream stream, unsigned int flags)
 {
 	SIM_ENTER(cuEventRecordWithFlags_ptsz);
-	return flags ? CUDA_ERROR_INVALID_VALUE : record(event, stream, true);
+	return flags > 1 ? CUDA_ERROR_INVALID_VALUE : record(event, stream, true, flags);
 }
 
 SIM_API(cuEventQuery, CUevent handle)
@@ -284,7 +315,7 @@ SIM_API(cuEventQuery, CUevent handle)
 
 	SIM_ENTER(cuEventQuery);
 	sim_lock_take();
-	event = get_usable(handle, &result);
+	event = get_uncaptured(handle, &result);
 	if (event && event->piece)
 		result = CUDA_ERROR_NOT_READY;
 	sim_lock_drop();
@@ -299,7 +330,7 @@ SIM_API(cuEventSynchronize, CUevent handle)
 	SIM_ENTER(cuEventSynchronize);
 	sim_print_due = true;
 	sim_lock_take();
-	event = get_usable(handle, &result);
+	event = get_uncaptured(handle, &result);
 	if (event && event->piece)
 		result = sim_stream_wait_for(event->piece->stream, event->piece->number);
 	sim_lock_drop();

@@ -23,6 +23,7 @@
 #include <time.h>
 
 #include "kernel/kernel.h"
+#include "graph.h"
 #include "order.h"
 
 #define MAX_THREADS 8
@@ -83,7 +84,11 @@ static void *executor(void *unused)
 		bool polling;
 		sim_stream_t *stream = sim_order_next(&polling);
 
-		if (stream && polling && !slept) {
+		if (sim_user_objects_due()) {
+			sim_lock_drop();
+			sim_user_objects_end();
+			sim_lock_take();
+		} else if (stream && polling && !slept) {
 			wait_on(&work_there, sim_now() + POLL_NS);
 			slept = true;
 		} else if (stream) {

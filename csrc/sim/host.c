@@ -6,6 +6,7 @@
  * address, whatever the flags say.  A registered range is exactly what was given;
  * nothing is pinned, since nothing here moves by itself.
  */
+#include "capture.h"
 #include "memory.h"
 #include "work.h"
 
@@ -55,7 +56,9 @@ SIM_API(cuMemFreeHost, void *address)
 	SIM_NEED_CONTEXT(context);
 	sim_leftover_t leftover = { 0 };
 	sim_lock_take();
-	CUresult result = sim_context_finish(context);
+	CUresult result = sim_captures ? sim_capture_unsafe() : CUDA_SUCCESS;
+	if (result == CUDA_SUCCESS)
+		result = sim_context_finish(context);
 	if (result != CUDA_SUCCESS) {
 		sim_lock_drop();
 		return result;
@@ -123,7 +126,9 @@ SIM_API(cuMemHostUnregister, void *address)
 	if (!address)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	CUresult result = sim_context_finish(context);
+	CUresult result = sim_captures ? sim_capture_unsafe() : CUDA_SUCCESS;
+	if (result == CUDA_SUCCESS)
+		result = sim_context_finish(context);
 	if (result != CUDA_SUCCESS) {
 		sim_lock_drop();
 		return result;

@@ -122,8 +122,9 @@ void sim_context_drain_end(const sim_context_t *context);
 /* sim_lock held. */
 void sim_events_drop_context(sim_context_t *context);
 /* sim_lock held.  A record of everything that is in the stream now. */
-CUresult sim_event_record(CUevent handle, sim_stream_t *stream);
-CUresult sim_event_wait(sim_stream_t *stream, CUevent handle);
+/* `external`: where the stream is captured, a node of its own. */
+CUresult sim_event_record(CUevent handle, sim_stream_t *stream, bool external);
+CUresult sim_event_wait(sim_stream_t *stream, CUevent handle, bool external);
 /* A record of everything that is in the context; all its streams wait for the event. */
 CUresult sim_event_record_context(CUevent handle, sim_context_t *context);
 CUresult sim_event_wait_context(sim_context_t *context, CUevent handle);

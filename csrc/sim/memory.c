@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "capture.h"
+#include "graph.h"
 #include "memory.h"
 #include "work.h"
 
@@ -115,7 +117,12 @@ void sim_leftover_drop(sim_leftover_t leftover)
 static CUresult allocate(sim_context_t *context, size_t bytes, CUdeviceptr *address)
 {
 	sim_lock_take();
-	CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+	CUresult result = sim_captures ? sim_capture_unsafe() : CUDA_SUCCESS;
+	if (result != CUDA_SUCCESS) {
+		sim_lock_drop();
+		return result;
+	}
+	result = CUDA_ERROR_OUT_OF_MEMORY;
 	if (sim_card_take(context->device, bytes)) {
 		sim_range_t *range;
 		result = sim_memory_new(SIM_RANGE_DEVICE, bytes, context->device, &range);
@@ -169,7 +176,9 @@ static CUresult release(sim_context_t *context, uint64_t address)
 	if (!address)
 		return CUDA_SUCCESS;
 	sim_lock_take();
-	CUresult result = sim_context_finish(context);
+	CUresult result = sim_captures ? sim_capture_unsafe() : CUDA_SUCCESS;
+	if (result == CUDA_SUCCESS)
+		result = sim_context_finish(context);
 	if (result != CUDA_SUCCESS) {
 		sim_lock_drop();
 		return result;
@@ -179,7 +188,9 @@ static CUresult release(sim_context_t *context, uint64_t address)
 		    (range->pool || range->kind == SIM_RANGE_DEVICE ||
 		     range->kind == SIM_RANGE_MANAGED);
 	sim_leftover_t leftover = { 0 };
-	if (ours)
+	if (ours && range->graph)
+		ours = sim_graph_memory_release(range);
+	else if (ours)
 		leftover = sim_memory_free(range);
 	sim_lock_drop();
 	if (!ours)

@@ -23,6 +23,7 @@
 #include <time.h>
 
 #include "kernel/kernel.h"
+#include "capture.h"
 #include "order.h"
 
 typedef struct sim_edge {
@@ -267,7 +268,7 @@ void sim_order_go(const sim_stream_t *own)
 		maybe_free(stream);
 	}
 	/* All that poll are one thread's business. */
-	needed = ready_count - polling_count + (polling_count != 0);
+	needed = ready_count - polling_count + (polling_count != 0) + sim_user_objects_due();
 	if (needed && own && own->ready)
 		needed--;
 	if (needed)
@@ -390,12 +391,39 @@ static CUresult queue(sim_stream_t *stream, sim_work_t *work)
 	return CUDA_SUCCESS;
 }
 
-CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work)
+void sim_stream_room(sim_stream_t *stream)
 {
-	CUresult result = sim_executor_start();
-
 	if (stream->queued >= MOST_QUEUED)
 		sim_stream_thin_out(stream, MOST_QUEUED / 2);
+}
+
+CUresult sim_stream_append(sim_stream_t *stream, sim_work_t *work)
+{
+	return queue(stream, work);
+}
+
+/* Work that a capture forbids, or takes: true, and *result is the answer. */
+static bool captured(sim_stream_t *stream, sim_work_t *work, CUresult *result)
+{
+	if (stream->capture) {
+		*result = sim_capture_add(stream, work->kind->node_type, work, NULL);
+		return true;
+	}
+	*result = stream->legacy ? sim_capture_implicit(stream) : CUDA_SUCCESS;
+	if (*result == CUDA_SUCCESS)
+		return false;
+	sim_work_drop(work);
+	return true;
+}
+
+CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work)
+{
+	CUresult result;
+
+	if (sim_captures && captured(stream, work, &result))
+		return result;
+	sim_stream_room(stream);
+	result = sim_executor_start();
 	if (result != CUDA_SUCCESS) {
 		sim_work_drop(work);
 		return result;
@@ -408,8 +436,11 @@ CUresult sim_stream_submit(sim_stream_t *stream, sim_work_t *work)
 
 CUresult sim_stream_run(sim_stream_t *stream, sim_work_t *work)
 {
-	CUresult result = queue(stream, work);
+	CUresult result;
 
+	if (sim_captures && captured(stream, work, &result))
+		return result;
+	result = queue(stream, work);
 	if (result != CUDA_SUCCESS)
 		return result;
 	sim_order_go(stream); /* the caller itself runs it, as soon as it may */
@@ -484,6 +515,8 @@ CUresult sim_stream_hold(sim_stream_t *stream, bool hold)
 
 void sim_stream_delete(sim_stream_t *stream)
 {
+	if (stream->capture)
+		sim_capture_forget(stream);
 	sim_stream_hold(stream, false);
 	sim_object_leave(stream);
 	stream->gone = true;

@@ -36,6 +36,11 @@ void sim_order_run(sim_stream_t *stream);
 /* Does the stream wait, for all that it could do, for one that is held? */
 bool sim_stream_blocked(const sim_stream_t *stream);
 
+/* To the end of the queue, whole batches at a time: sim_order_go is due, no capture is asked. */
+CUresult sim_stream_append(sim_stream_t *stream, sim_work_t *work);
+/* The lock is dropped where the queue is full. */
+void sim_stream_room(sim_stream_t *stream);
+
 /* ---- executor.c ---- */
 /* There is a thread to run what is ready. */
 CUresult sim_executor_start(void);

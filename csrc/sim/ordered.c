@@ -8,6 +8,7 @@
  * more.  Where an allocation finds no room it takes over what frees that come before it
  * in its own stream will give back, and then waits for the frees of other streams.
  */
+#include "graph.h"
 #include "pool.h"
 #include "work.h"
 
@@ -94,6 +95,18 @@ static CUresult pool_allocate(struct sim_pool *pool, size_t bytes, CUdeviceptr *
 	return CUDA_SUCCESS;
 }
 
+/* A node of the graph; of pools, only memory of a card can be captured. */
+static CUresult capture_allocate(sim_stream_t *stream, const struct sim_pool *pool,
+				 CUdeviceptr *address, size_t bytes)
+{
+	sim_work_t *work;
+	if (!sim_pool_on_card(pool))
+		return CUDA_ERROR_NOT_SUPPORTED;
+	CUresult result = sim_graph_alloc_work(stream->object.context, sim_pool_device(pool), bytes,
+					       &work, address);
+	return result == CUDA_SUCCESS ? sim_stream_submit(stream, work) : result;
+}
+
 /* sim_lock held; dropped where it has to wait. */
 static CUresult allocate_on(sim_stream_t *stream, CUdeviceptr *address, size_t bytes,
 			    CUmemoryPool handle)
@@ -102,6 +115,8 @@ static CUresult allocate_on(sim_stream_t *stream, CUdeviceptr *address, size_t b
 	struct sim_pool *pool = sim_pool_get(handle);
 	if (!pool)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (stream->capture)
+		return capture_allocate(stream, pool, address, bytes);
 	CUresult result = pool_allocate(pool, bytes, address);
 	if (result != CUDA_ERROR_OUT_OF_MEMORY || !frees_queued)
 		return result;
@@ -160,10 +175,19 @@ SIM_API(cuMemAllocFromPoolAsync_ptsz, CUdeviceptr *dptr, size_t bytes, CUmemoryP
 	return allocate(dptr, bytes, pool, false, stream, true);
 }
 
+static CUresult capture_free(sim_stream_t *stream, sim_range_t *range)
+{
+	sim_work_t *work;
+	CUresult result = sim_graph_free_work(stream->object.context, range->start, &work);
+	return result == CUDA_SUCCESS ? sim_stream_submit(stream, work) : result;
+}
+
 /* sim_lock held.  What has to wait for nothing is free at once. */
 static CUresult release_on(sim_stream_t *stream, sim_range_t *range, sim_leftover_t *leftover)
 {
-	if (sim_stream_quiet(stream) && !stream->capture) {
+	if (stream->capture)
+		return capture_free(stream, range);
+	if (sim_stream_quiet(stream)) {
 		*leftover = sim_memory_free(range);
 		return CUDA_SUCCESS;
 	}
@@ -192,7 +216,9 @@ static CUresult release(CUdeviceptr address, CUstream handle, bool per_thread)
 	sim_range_t *range = stream ? sim_range_find((uintptr_t)address) : NULL;
 	bool ours = range && range->start == address && !range->leaving &&
 		    (range->pool || range->kind == SIM_RANGE_DEVICE);
-	if (ours)
+	if (ours && range->graph && !stream->capture)
+		ours = sim_graph_memory_release(range);
+	else if (ours)
 		result = release_on(stream, range, &leftover);
 	sim_lock_drop();
 	if (stream && !ours)

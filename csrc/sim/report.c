@@ -17,7 +17,7 @@ static const char *const kinds[] = {
 	[SIM_CONTEXT] = "contexts",   [SIM_STREAM] = "streams",	    [SIM_EVENT] = "events",
 	[SIM_POOL] = "pools",	      [SIM_ARRAY] = "arrays",	    [SIM_MIPMAP] = "mipmapped_arrays",
 	[SIM_MODULE] = "modules",     [SIM_LIBRARY] = "libraries",  [SIM_LINK] = "links",
-	[SIM_VMM] = "vmm_handles",
+	[SIM_VMM] = "vmm_handles",    [SIM_GRAPH] = "graphs",	    [SIM_EXEC] = "graph_execs",
 };
 
 static const char *const range_kinds[] = {

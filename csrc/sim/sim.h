@@ -91,6 +91,7 @@ void sim_lock_drop(void);
 typedef enum {
 	SIM_CONTEXT = 1, SIM_STREAM, SIM_EVENT, SIM_POOL, SIM_ARRAY, SIM_MIPMAP,
 	SIM_MODULE, SIM_FUNCTION, SIM_LIBRARY, SIM_KERNEL, SIM_LINK, SIM_VMM,
+	SIM_GRAPH, SIM_NODE, SIM_EXEC, SIM_USER_OBJECT,
 } sim_kind_t;
 typedef struct {
 	sim_kind_t kind;
@@ -222,6 +223,7 @@ typedef struct sim_range {
 	bool leaving;     /* cuMemFreeAsync of it is queued */
 	bool settled;     /* and its bytes have been given back to the card */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
+	struct sim_graph_memory *graph; /* what a graph's node allocates: graph_memory.c */
 	struct sim_managed *managed; /* residency and advice by block: managed.c */
 	struct sim_vmm_map *maps;    /* of a reservation: vmm.c */
 	struct sim_space *space;     /* where the bytes come from: space.c */

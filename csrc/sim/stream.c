@@ -8,6 +8,7 @@
  */
 #include <stdlib.h>
 
+#include "capture.h"
 #include "internal.h"
 #include "work.h"
 
@@ -225,6 +226,10 @@ static CUresult on_stream(CUstream handle, bool per_thread, sim_on_stream_t acti
 static CUresult query(sim_stream_t *stream, void *unused)
 {
 	(void)unused;
+	if (sim_captures && stream->capture)
+		return sim_capture_refuse(stream);
+	if (sim_captures && stream->legacy && sim_capture_implicit(stream) != CUDA_SUCCESS)
+		return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
 	return stream->first ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 BOTH(cuStreamQuery, (CUstream handle), true, query, NULL)
@@ -234,8 +239,12 @@ static CUresult synchronize(sim_stream_t *stream, void *unused)
 	CUresult result = CUDA_SUCCESS;
 
 	(void)unused;
+	if (sim_captures && stream->capture)
+		return sim_capture_refuse(stream);
 	/* As a place in the NULL stream would, this waits for all blocking streams. */
-	if (stream->legacy)
+	if (sim_captures && stream->legacy)
+		result = sim_capture_implicit(stream);
+	if (stream->legacy && result == CUDA_SUCCESS)
 		result = sim_stream_place(stream);
 	return result == CUDA_SUCCESS ? sim_stream_wait(stream) : result;
 }
@@ -283,8 +292,13 @@ BOTH(cuStreamGetCtx_v2, (CUstream handle, CUcontext *context, struct CUgreenCtx_
 
 static CUresult wait_event(sim_stream_t *stream, void *event)
 {
-	return sim_event_wait(stream, (CUevent)event);
+	return sim_event_wait(stream, (CUevent)event, false);
+}
+
+static CUresult wait_external(sim_stream_t *stream, void *event)
+{
+	return sim_event_wait(stream, (CUevent)event, true);
 }
 /* Flags: 0, or CU_EVENT_WAIT_EXTERNAL (1), which means something only while capturing. */
-BOTH(cuStreamWaitEvent, (CUstream handle, CUevent event, unsigned int flags), flags == 0,
-     wait_event, event)
+BOTH(cuStreamWaitEvent, (CUstream handle, CUevent event, unsigned int flags), flags <= 1,
+     flags ? wait_external : wait_event, event)

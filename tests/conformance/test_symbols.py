@@ -161,9 +161,9 @@ def test_what_is_not_simulated_says_so(
     driver: Driver, context: int, sim_table: SimTable
 ) -> None:
     before = ctypes.c_uint64()
-    assert sim_table.calls(b"cuGraphCreate", byref(before)) == SUCCESS
-    assert driver.code("cuGraphCreate", byref(c_void_p()), 0) == NOT_SUPPORTED
+    assert sim_table.calls(b"cuGraphConditionalHandleCreate", byref(before)) == SUCCESS
+    assert driver.code("cuGraphConditionalHandleCreate", byref(c_void_p()), 0) == NOT_SUPPORTED
     after = ctypes.c_uint64()
-    assert sim_table.calls(b"cuGraphCreate", byref(after)) == SUCCESS
+    assert sim_table.calls(b"cuGraphConditionalHandleCreate", byref(after)) == SUCCESS
     assert after.value == before.value + 1
     assert sim_table.calls(b"cuNothing", byref(after)) == NOT_FOUND

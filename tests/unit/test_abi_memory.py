@@ -23,7 +23,8 @@ OURS = ROOT / "csrc" / "sim" / "memory_abi.h"
 GRAPHS = ROOT / "csrc" / "sim" / "graph_abi.h"
 SOURCES = (
     "copy.c", "copy2d.c", "set.c", "advise.c", "pool.c", "ordered.c", "callback.c", "event.c",
-    "memop.c", "stream.c",
+    "memop.c", "stream.c", "graph.c", "graph_edges.c", "graph_calls.c", "graph_exec.c",
+    "graph_update.c", "graph_memory.c", "graph_user.c", "capture.c",
 )  # fmt: skip
 SEARCH = ["-I", str(ROOT / "csrc/common"), "-I", str(ROOT / "csrc/sim")]
 
@@ -93,7 +94,7 @@ def test_prototypes_agree_with_cuda_h(cc: Compiler, cuda_include: Path, source: 
         timeout=30,
     ).stdout
     found = dict(re.findall(r"\bCUresult\s+(cu[A-Z]\w+)\(([^{};]*?)\)\s*;", spelled))
-    assert len(found) > 3
+    assert len(found) > 2
     real = subprocess.run(
         ["gcc", "-E", "-P", "-I", str(cuda_include), "-"],
         input=REAL,
