@@ -199,7 +199,9 @@ static void emit_instruction(ptx_emit_t *emit, unsigned int at)
 	if (one->guard)
 		ptx_out(emit, "if (%sr%u) ", one->guard_negated ? "!" : "", one->guard->index);
 	ptx_out(emit, "{\n");
-	if (ptx_is_flow(one))
+	if (emit->function->entry && emit->steps && ptx_steps_emit(emit, at))
+		;
+	else if (ptx_is_flow(one))
 		ptx_flow_emit(emit, one, at);
 	else if (!ptx_isa_emit(emit, one))
 		ptx_refuse(emit, "not simulated");
@@ -232,6 +234,8 @@ static void emit_body(ptx_emit_t *emit, const ptx_function_t *function)
 	declare_arrays(emit, function);
 	if (!function->entry)
 		fetch_parameters(emit, function);
+	else if (emit->steps)
+		ptx_steps_resume(emit);
 	for (unsigned int i = 0; i < flow.blocks && emit->status == PTX_OK; i++) {
 		const ptx_block_t *block = &flow.block[i];
 		unsigned int count = instructions_of(&flow, block);
@@ -250,11 +254,7 @@ static void emit_body(ptx_emit_t *emit, const ptx_function_t *function)
 		}
 	}
 	emit->instruction = NULL;
-	/* What falls off the end returns. */
-	if (function->entry)
-		ptx_out(emit, "}\n");
-	else
-		ptx_return(emit);
+	ptx_return(emit); /* what falls off the end */
 }
 
 static void emit_function(ptx_emit_t *emit, const ptx_function_t *function)
@@ -271,9 +271,9 @@ static void emit_function(ptx_emit_t *emit, const ptx_function_t *function)
 /* ---- the entry ---- */
 
 static const char body_head[] =
-	"static inline __attribute__((always_inline)) void body(emuv_thread_t *const thread, "
+	"static inline __attribute__((always_inline)) %s body(emuv_thread_t *const thread, "
 	"const uint8_t *const parameters, const uint32_t tid_x, const uint32_t tid_y, "
-	"const uint32_t tid_z, const uint32_t tid_linear)\n";
+	"const uint32_t tid_z, const uint32_t tid_linear%s)\n";
 static const char run_thread[] =
 	"static void run(emuv_thread_t *thread)\n{\n"
 	"body(thread, thread->launch->parameters, thread->index[0], thread->index[1], "
@@ -296,9 +296,19 @@ static void emit_entry(ptx_emit_t *emit)
 {
 	unsigned int flags = 0;
 
-	ptx_out(emit, "%s", body_head);
+	if (emit->steps) {
+		ptx_out(emit, "#define STEP_DONE 0xffff\n");
+		ptx_steps_declare(emit);
+		ptx_out(emit, body_head, "uint16_t",
+			", struct kept *const kept, const uint16_t step");
+	} else {
+		ptx_out(emit, body_head, "void", "");
+	}
 	emit_body(emit, emit->entry);
-	ptx_out(emit, "%s", emit->synchronises ? run_thread : run_block);
+	if (emit->steps)
+		ptx_steps_run(emit);
+	else
+		ptx_out(emit, "%s", emit->synchronises ? run_thread : run_block);
 	if (emit->synchronises)
 		flags |= 1;
 	if (emit->traits & PTX_TRAIT_GRID)
@@ -333,6 +343,7 @@ static bool prepare(ptx_emit_t *emit)
 static void translate(ptx_emit_t *emit)
 {
 	unsigned int count = emit->module->function_count;
+	ptx_flow_t flow;
 
 	if (!prepare(emit))
 		return;
@@ -348,6 +359,9 @@ static void translate(ptx_emit_t *emit)
 			emit->traits |= emit->reached[i].traits;
 	if (emit->status == PTX_OK)
 		ptx_find_waits(emit);
+	if (emit->status == PTX_OK && emit->synchronises &&
+	    ptx_flow_build(emit, emit->entry, &flow) && ptx_steps_find(emit, &flow))
+		emit->synchronises = false;
 	for (unsigned int i = 0; i < count && emit->status == PTX_OK; i++)
 		if (emit->reached[i].reached && !emit->all[i]->entry) {
 			ptx_signature(emit, emit->all[i]);

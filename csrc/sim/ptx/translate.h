@@ -23,6 +23,7 @@ typedef struct {
 	bool looked_at;
 	bool tells;             /* has a value that another thread made: translate_waits.c */
 	unsigned char *yields;  /* by instruction: PTX_YIELD_*; NULL: nowhere */
+	bool waits;             /* for what another thread does, without a barrier */
 	bool copies_parameters; /* an entry with cvta.param */
 	bool allocates;         /* alloca */
 	unsigned int traits;    /* of its own instructions */
@@ -54,6 +55,23 @@ typedef struct {
 	unsigned int labels;
 } ptx_flow_t;
 
+/* Registers alive in front of each block, as rows of bits: translate_live.c. */
+typedef struct {
+	unsigned int words; /* of a row */
+	uint64_t *in;       /* a row a block */
+	uint64_t *row;
+} ptx_live_t;
+
+/* A kernel in steps, from barrier to barrier: translate_steps.c. */
+typedef struct {
+	struct {
+		unsigned int at;  /* index of the instruction */
+		uint64_t *alive;  /* registers */
+	} *step;
+	unsigned int count, words;
+	uint64_t *kept; /* registers, of any step */
+} ptx_steps_t;
+
 struct ptx_emit {
 	const ptx_module_t *module;
 	const ptx_function_t *entry;
@@ -76,6 +94,7 @@ struct ptx_emit {
 	const ptx_instruction_t *instruction;
 	ptx_flow_t *flow;
 	const unsigned char *yields; /* of the function, by instruction */
+	const ptx_steps_t *steps;    /* of the entry; NULL: it takes fibers, or waits for nothing */
 	unsigned int temporaries;
 };
 
@@ -120,6 +139,22 @@ void ptx_flow_emit(ptx_emit_t *emit, const ptx_instruction_t *instruction, unsig
 void ptx_return(ptx_emit_t *emit);
 void ptx_signature(ptx_emit_t *emit, const ptx_function_t *function);
 void ptx_builtin_emit(ptx_emit_t *emit, const ptx_function_t *function);
+
+/* ---- translate_live.c ---- */
+bool ptx_live_find(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow,
+		   ptx_live_t *live);
+/* Those alive in front of instruction `at` of the block. */
+void ptx_live_at(const ptx_live_t *live, const ptx_flow_t *flow, unsigned int block, unsigned int at,
+		 uint64_t *alive);
+
+/* ---- translate_steps.c ---- */
+/* Sets emit->steps where the entry can be done in steps. */
+bool ptx_steps_find(ptx_emit_t *emit, const ptx_flow_t *flow);
+void ptx_steps_declare(ptx_emit_t *emit);
+void ptx_steps_resume(ptx_emit_t *emit);
+/* True: the instruction is where a step ends. */
+bool ptx_steps_emit(ptx_emit_t *emit, unsigned int at);
+void ptx_steps_run(ptx_emit_t *emit);
 
 /* ---- translate_special.c ---- */
 /* A C expression of a special register and its type; NULL: there is none of that name. */

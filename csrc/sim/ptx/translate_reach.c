@@ -308,13 +308,16 @@ static void measure(ptx_emit_t *emit)
 		for (unsigned int i = 0; i < reached->callees; i++)
 			if (bytes[reached->callee[i]] > bytes[step->function])
 				bytes[step->function] = bytes[reached->callee[i]];
-		bytes[step->function] += round_up(reached->frame_bytes, 16) + reached->frame_align;
+		if (reached->frame_bytes)
+			bytes[step->function] +=
+				round_up(reached->frame_bytes, 16) + reached->frame_align;
 		state[step->function] = DONE;
 		depth--;
 		if (reached->allocates)
 			emit->recursive = true; /* as good as: no bound is known */
 	}
-	emit->local_bytes = emit->recursive ? 0 : bytes[emit->entry->index];
+	/* 0 would say that there is no bound. */
+	emit->local_bytes = emit->recursive ? 0 : bytes[emit->entry->index] + 16;
 }
 
 void ptx_reach(ptx_emit_t *emit)

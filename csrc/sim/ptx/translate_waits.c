@@ -295,7 +295,7 @@ static bool in_step(const ptx_emit_t *emit, const ptx_instruction_t *one)
 		(generic(one) && emit->uses_shared));
 }
 
-static bool steps(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow)
+static bool in_steps(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow)
 {
 	unsigned char *yields = emit->reached[function->index].yields;
 	bool found = false;
@@ -345,9 +345,8 @@ void ptx_find_waits(ptx_emit_t *emit)
 		if (!reached->yields)
 			return;
 		/* Calling itself is a loop that is not looked into. */
-		if (emit->recursive || find_in(emit, emit->all[i], &flow))
-			emit->synchronises = true;
-		if (steps(emit, emit->all[i], &flow))
-			emit->synchronises = true;
+		reached->waits = find_in(emit, emit->all[i], &flow) || emit->recursive;
+		reached->waits |= in_steps(emit, emit->all[i], &flow);
+		emit->synchronises |= reached->waits;
 	}
 }
