@@ -16,32 +16,58 @@ from tests.conftest import ROOT, Compiler, Runner, run
 from tests.integration.cli_tools import MIB
 
 CASES = ROOT / "tests" / "integration" / "cudart_cases.py"
+KERNEL_CASES = CASES.with_name("cudart_kernel_cases.py")
 NEED_AN_ARGUMENT = {"beyond_the_budget"}
 NAMES = [
     name
     for name in re.findall(r"^def (\w+)\(rt: Runtime", CASES.read_text(), re.M)
     if name not in {"pointer", *NEED_AN_ARGUMENT}
 ]
+KERNEL_NAMES = [
+    name
+    for name in re.findall(r"^def (\w+)\(rt: Runtime", KERNEL_CASES.read_text(), re.M)
+    if name != "made"
+]
 MAJORS = (12, 13)
 
 
-def in_child(env: Mapping[str, str], major: int, case: str, *arguments: str) -> str:
-    """Runs a case; its stdout."""
-    done = run([sys.executable, str(CASES), str(major), case, *arguments], env, 60)
+def in_child(env: Mapping[str, str], major: int, case: str, file: Path = CASES) -> str:
+    """Runs a case; its stderr."""
+    done = run([sys.executable, str(file), str(major), case], env, 60)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stderr
 
 
 @pytest.fixture
-def two_cards(sim_env: dict[str, str]) -> dict[str, str]:
+def two_cards(sim_env: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """Two simulated cards of 256 MiB; the stand-ins by the search path."""
-    return {**sim_env, "EMUV_SIM_DEVICES": "2", "EMUV_SIM_VRAM": str(256 * MIB)}
+    return {
+        **sim_env,
+        "EMUV_SIM_DEVICES": "2",
+        "EMUV_SIM_VRAM": str(256 * MIB),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
 
 
 @pytest.mark.parametrize("major", MAJORS)
 @pytest.mark.parametrize("case", NAMES)
 def test_case(two_cards: dict[str, str], major: int, case: str) -> None:
     in_child(two_cards, major, case)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache for the one kernel of all cases: who comes first compiles it."""
+    return str(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("case", KERNEL_NAMES)
+def test_kernel_case(two_cards: dict[str, str], compiled: str, major: int, case: str) -> None:
+    said = in_child({**two_cards, "XDG_CACHE_HOME": compiled}, major, case, KERNEL_CASES)
+
+    lines = [line for line in said.splitlines() if "machine code" in line]
+    assert len(lines) == (case == "launches_that_cannot_be"), said
 
 
 @pytest.mark.parametrize("major", MAJORS)

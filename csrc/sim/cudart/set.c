@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * cudaMemset and its kin: bytes, in one, two and three dimensions.
+ * cudaMemset and its kin: bytes, in one, two and three dimensions.  Those without a
+ * stream wait until they are done, which a real runtime need not.
  */
 #include "cudart.h"
 
@@ -37,10 +38,6 @@ static cudaError_t set_3d(struct cudaPitchedPtr to, int value, struct cudaExtent
 	return result;
 }
 
-/*
- * A set of device memory is asynchronous even without "Async" in its name, but for
- * what tests and programs see of it: it waits.
- */
 RT_BOTH(cudaMemset, _ptds, (void *to, int value, size_t bytes),
 	return rt_end(!bytes ? 0
 		      : per_thread ? wait(rt_driver.cuMemsetD8Async(rt_address(to),

@@ -78,16 +78,6 @@ cudaError_t rt_context(void)
 	return result == 0 ? (cudaError_t)rt_driver.cuCtxSetCurrent(context) : result;
 }
 
-cudaError_t rt_device(CUdevice *device)
-{
-	CUcontext context = NULL;
-
-	if (rt_driver.cuCtxGetCurrent(&context) == CUDA_SUCCESS && context)
-		return rt_driver.cuCtxGetDevice(device);
-	*device = t_thread.device;
-	return 0;
-}
-
 /* Does the context take no more work after such an error? */
 static bool ruins(cudaError_t code)
 {
@@ -105,6 +95,22 @@ static bool ruins(cudaError_t code)
 		return true;
 	}
 	return false;
+}
+
+cudaError_t rt_device(CUdevice *device)
+{
+	CUcontext context = NULL;
+	CUresult result;
+
+	*device = t_thread.device;
+	if (rt_driver.cuCtxGetCurrent(&context) != CUDA_SUCCESS || !context)
+		return 0;
+	result = rt_driver.cuCtxGetDevice(device);
+	if (ruins(result)) { /* a question is answered all the same, and a reset needs it */
+		*device = t_thread.device;
+		return 0;
+	}
+	return result;
 }
 
 cudaError_t rt_end(int code)
