@@ -154,7 +154,6 @@ static CUresult moves_run(sim_work_t *work, sim_cost_t *cost)
 	const move_work_t *all = (const move_work_t *)work;
 	const move_t *moves = all->moves ? all->moves : &all->move;
 
-	(void)cost;
 	sim_lock_take();
 	for (size_t i = 0; i < all->count; i++) {
 		/* What was freed meanwhile needs no move. */
@@ -163,7 +162,8 @@ static CUresult moves_run(sim_work_t *work, sim_cost_t *cost)
 		if (range && moves[i].discard)
 			sim_managed_discard(range, address, moves[i].bytes);
 		if (range && moves[i].location.type)
-			sim_managed_prefetch(range, address, moves[i].bytes, moves[i].location);
+			sim_managed_prefetch(range, address, moves[i].bytes, moves[i].location,
+					     cost);
 	}
 	sim_lock_drop();
 	return CUDA_SUCCESS;

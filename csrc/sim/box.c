@@ -157,34 +157,32 @@ static bool is_host(sim_memory_t memory)
 
 /* ---- as a piece of work ---- */
 
+static void touch(const sim_context_t *context, const place_t *place, uint64_t bytes, sim_use_t use,
+		  sim_cost_t *cost)
+{
+	if (place->span)
+		sim_touch(context, (uintptr_t)place->first, place->span, bytes, use, cost);
+	else
+		cost->vram_bytes += bytes; /* an array */
+}
+
 static CUresult run(sim_work_t *work, sim_cost_t *cost)
 {
 	const sim_box_t *box = &((sim_copy_work_t *)work)->box;
 	uint64_t bytes = (uint64_t)box->width * box->height * box->depth;
-	bool from_host, to_host;
 	place_t from, to;
 	sim_lock_take();
 	CUresult result = find_both(work->context, box, &from, &to);
-	if (result == CUDA_SUCCESS) {
-		if (from.span)
-			sim_touch(work->context, (uintptr_t)from.first, from.span, SIM_USE_READ);
-		if (to.span)
-			sim_touch(work->context, (uintptr_t)to.first, to.span, SIM_USE_WRITE);
-		from_host = is_host(memory_of(&box->from));
-		to_host = is_host(memory_of(&box->to));
+	/* From host to host, the CPU copies. */
+	if (result == CUDA_SUCCESS &&
+	    !(is_host(memory_of(&box->from)) && is_host(memory_of(&box->to)))) {
+		touch(work->context, &from, bytes, SIM_USE_READ, cost);
+		touch(work->context, &to, bytes, SIM_USE_WRITE, cost);
 	}
 	sim_lock_drop();
 	if (result != CUDA_SUCCESS)
 		return sim_fail(CUDA_ERROR_ILLEGAL_ADDRESS,
 				"a copy's memory was freed before the copy was done");
-	if (from_host && !to_host)
-		cost->to_device[SIM_CAUSE_COPY] += bytes;
-	else if (to_host && !from_host)
-		cost->to_host[SIM_CAUSE_COPY] += bytes;
-	if (!from_host)
-		cost->vram_bytes += bytes;
-	if (!to_host)
-		cost->vram_bytes += bytes;
 	move(box, &to, &from);
 	return CUDA_SUCCESS;
 }

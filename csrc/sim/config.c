@@ -8,6 +8,11 @@
  *   EMUV_SIM_FAIL     NAME:N:CODE,…: the N-th call of NAME fails with CODE
  *   EMUV_SIM_REPORT   a file for the report at exit; %p in it is the process id
  *   EMUV_SIM_UNKNOWN_KERNELS  touch: kernels without PTX touch their memory; refuse
+ *   EMUV_SIM_STATS    a file for statistics of paging (stats.c); %p likewise
+ *   EMUV_SIM_STATS_LAUNCHES  how many launches it lists (default 1000), or all
+ *   EMUV_SIM_TRACK    0: what kernels touch is never followed, 1: always
+ *   EMUV_SIM_CLOCK    real (default), virtual: what event times are of
+ *   EMUV_SIM_PROFILE  the model card: pcie3, pcie4 (default), pcie5, or a path
  *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
  *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
  *   EMUV_SIM_WORKERS  threads that run one kernel (default: the CPUs there are)
@@ -27,6 +32,8 @@
 
 #include "identity.h"
 #include "internal.h"
+#include "profile.h"
+#include "stats.h"
 
 sim_config_t sim_config;
 
@@ -101,28 +108,62 @@ static void arm_faults(const char *list)
 	free(copy);
 }
 
-static void expand_report(const char *path)
+/* A path in which %p stands for the process id. */
+static void expand(const char *name, char path[1024])
 {
+	const char *text = secure_getenv(name);
 	size_t used = 0;
 
-	for (; *path && used < sizeof(sim_config.report) - 12; path++) {
-		if (path[0] == '%' && path[1] == 'p') {
-			used += (size_t)snprintf(sim_config.report + used, 12, "%d", (int)getpid());
-			path++;
+	for (; text && *text && used < 1024 - 12; text++) {
+		if (text[0] == '%' && text[1] == 'p') {
+			used += (size_t)snprintf(path + used, 12, "%d", (int)getpid());
+			text++;
 		} else {
-			sim_config.report[used++] = *path;
+			path[used++] = *text;
 		}
 	}
-	if (*path)
-		complain("EMUV_SIM_REPORT", path, "a path of less than 1000 bytes");
-	sim_config.report[*path ? 0 : used] = '\0';
+	if (text && *text)
+		complain(name, text, "a path of less than 1000 bytes");
+	path[text && *text ? 0 : used] = '\0';
+}
+
+/* One of `words`, by its place; -1: not set. */
+static int choice(const char *name, const char *const *words, int count, const char *want)
+{
+	const char *text = secure_getenv(name);
+
+	for (int i = 0; text && i < count; i++)
+		if (strcmp(text, words[i]) == 0)
+			return i;
+	if (text)
+		complain(name, text, want);
+	return -1;
+}
+
+/* Statistics and the model of time. */
+static void configure_paging(void)
+{
+	static const char *const clocks[] = { "real", "virtual" }, *const tracks[] = { "0", "1" };
+	const char *profile = secure_getenv("EMUV_SIM_PROFILE");
+	const char *launches = secure_getenv("EMUV_SIM_STATS_LAUNCHES");
+	char why[sizeof(sim_config.error)];
+
+	expand("EMUV_SIM_STATS", sim_config.stats);
+	sim_config.stats_launches = UINT64_MAX;
+	if (!launches || strcmp(launches, "all") != 0)
+		sim_config.stats_launches = setting("EMUV_SIM_STATS_LAUNCHES", 1000, 0, 1ULL << 32,
+						    "a number of launches, or \"all\"");
+	sim_config.track = choice("EMUV_SIM_TRACK", tracks, 2, "0 (never) or 1 (always)");
+	sim_clock_events = choice("EMUV_SIM_CLOCK", clocks, 2, "real or virtual") == 1;
+	if (!sim_profile_load(profile ? profile : "pcie4", why, sizeof(why)) && !sim_config.error[0])
+		memcpy(sim_config.error, why, sizeof(why));
+	sim_stats_wanted = sim_config.stats[0];
 }
 
 void sim_configure(void)
 {
 	const char *verbose = secure_getenv("EMUV_SIM_VERBOSE");
 	const char *faults = secure_getenv("EMUV_SIM_FAIL");
-	const char *report = secure_getenv("EMUV_SIM_REPORT");
 	const char *unknown = secure_getenv("EMUV_SIM_UNKNOWN_KERNELS");
 
 	sim_config.verbose = verbose && *verbose && strcmp(verbose, "0") != 0;
@@ -149,8 +190,8 @@ void sim_configure(void)
 		complain("EMUV_SIM_UNKNOWN_KERNELS", unknown, "touch or refuse");
 	if (faults)
 		arm_faults(faults);
-	if (report)
-		expand_report(report);
+	expand("EMUV_SIM_REPORT", sim_config.report);
+	configure_paging();
 }
 
 /* strtoul as the driver reads an ordinal: "1gpu" is 1, "" and "gpu" are -1. */

@@ -53,15 +53,6 @@ CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes,
 	return CUDA_SUCCESS;
 }
 
-void sim_touch(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use)
-{
-	sim_range_t *range = sim_range_find((uintptr_t)address);
-
-	if (range && range->kind == SIM_RANGE_MANAGED)
-		sim_managed_touch(range, (uintptr_t)address, bytes, context->device,
-				  use == SIM_USE_WRITE);
-}
-
 sim_memory_t sim_memory_at(uint64_t address)
 {
 	const sim_range_t *range = sim_range_find((uintptr_t)address);

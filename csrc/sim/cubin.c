@@ -229,6 +229,8 @@ static CUresult unwrap_ptx(sim_image_t *image, const elf_t *elf, const Elf64_Shd
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	memcpy(text, elf->data + section->sh_offset, size);
 	text[size] = '\0';
+	memcpy(&image->max_registers, image->data + offsetof(Elf64_Ehdr, e_flags),
+	       sizeof(image->max_registers));
 	free(image->data);
 	image->data = text;
 	image->size = size;

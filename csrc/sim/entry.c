@@ -21,6 +21,7 @@
 
 #include "internal.h"
 #include "kernel/kernel.h"
+#include "stats.h"
 
 #define FORKED (1 << 20)
 
@@ -195,6 +196,7 @@ __attribute__((destructor)) static void leave(void)
 	sim_executor_end();
 	sim_print_flush();
 	sim_report_write();
+	sim_stats_write();
 	sim_threads_forget();
 }
 

@@ -279,3 +279,41 @@ SIM_API(cuOccupancyAvailableDynamicSMemPerBlock, size_t *bytes, CUfunction handl
 	sim_lock_drop();
 	return result;
 }
+
+/* ---- clusters: of one block, on a card that has none ---- */
+
+static CUresult clusters(int *answer, CUfunction handle, const CUlaunchConfig *config, bool size)
+{
+	CUresult result = CUDA_SUCCESS;
+	sim_function_t *function;
+	sim_launch_t launch;
+
+	if (!answer || !config || (config->numAttrs && !config->attrs))
+		return CUDA_ERROR_INVALID_VALUE;
+	result = sim_launch_attributes(config, &launch);
+	if (result != CUDA_SUCCESS)
+		return result;
+	sim_lock_take();
+	function = settled(handle, &result);
+	if (function)
+		*answer = size ? 1
+			       : sim_occupancy(function,
+					       (int)(config->blockDimX * config->blockDimY *
+						     config->blockDimZ),
+					       config->sharedMemBytes) * SIM_MULTIPROCESSORS;
+	sim_lock_drop();
+	return result;
+}
+
+SIM_API(cuOccupancyMaxPotentialClusterSize, int *size, CUfunction handle,
+	const CUlaunchConfig *config)
+{
+	SIM_ENTER(cuOccupancyMaxPotentialClusterSize);
+	return clusters(size, handle, config, true);
+}
+
+SIM_API(cuOccupancyMaxActiveClusters, int *count, CUfunction handle, const CUlaunchConfig *config)
+{
+	SIM_ENTER(cuOccupancyMaxActiveClusters);
+	return clusters(count, handle, config, false);
+}

@@ -262,11 +262,20 @@ CUresult sim_image_read_file(const char *path, bool part, sim_image_t **image,
 
 /* ---- the options of loading and linking ---- */
 
+enum { JIT_MAX_REGISTERS = 0 };
 enum { JIT_INFO_LOG = 3, JIT_INFO_LOG_BYTES = 4, JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
 
 CUresult sim_jit_check(unsigned int count, const int *options, void **values)
 {
 	return count && (!options || !values) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+}
+
+unsigned int sim_jit_registers(unsigned int count, const int *options, void **values)
+{
+	for (unsigned int i = 0; i < count; i++)
+		if (options[i] == JIT_MAX_REGISTERS)
+			return (unsigned int)(uintptr_t)values[i];
+	return 0;
 }
 
 void sim_jit_answer(unsigned int count, const int *options, void **values, const char *text)

@@ -51,6 +51,7 @@ typedef struct {
 	bool open;
 	bool fat; /* a member of a fat binary */
 	int ptx_version, target; /* 90 for 9.0; 80 for sm_80; 0: unknown */
+	unsigned int max_registers; /* as the options of loading or linking say; 0: nothing */
 	sim_entry_t *entries;
 	unsigned int entry_count;
 	sim_variable_t *variables;
@@ -114,6 +115,8 @@ CUresult sim_image_read_ptx(sim_image_t *image, bool link, char why[SIM_WHY_BYTE
 void sim_jit_answer(unsigned int count, const int *options, void **values, const char *text);
 /* CUDA_ERROR_INVALID_VALUE for arrays that are missing. */
 CUresult sim_jit_check(unsigned int count, const int *options, void **values);
+/* CU_JIT_MAX_REGISTERS; 0: not given. */
+unsigned int sim_jit_registers(unsigned int count, const int *options, void **values);
 
 #define SIM_ELF_MACHINE 190
 #define SIM_ELF_PTX_SECTION ".emuv.ptx"

@@ -7,6 +7,8 @@
 #ifndef EMUV_SIM_INTERNAL_H
 #define EMUV_SIM_INTERNAL_H
 
+#include <stdio.h>
+
 #include "sim.h"
 
 /* ---- config.c: the environment, read once at the first call ---- */
@@ -23,6 +25,9 @@ typedef struct {
 	unsigned int kernel_ms; /* how long a kernel may run; 0: as long as it likes */
 	char cache[960];     /* EMUV_SIM_CACHE: a folder, "off", or "" */
 	char compiler[512];  /* EMUV_SIM_CC, or "" */
+	char stats[1024];    /* EMUV_SIM_STATS, likewise */
+	uint64_t stats_launches; /* to tell one by one */
+	int track;           /* EMUV_SIM_TRACK; -1: not set */
 } sim_config_t;
 extern sim_config_t sim_config;
 void sim_configure(void);
@@ -132,6 +137,17 @@ CUresult sim_event_wait_context(sim_context_t *context, CUevent handle);
 /* ---- module.c ---- */
 /* sim_lock held. */
 void sim_modules_drop_context(sim_context_t *context);
+
+/* ---- report.c: files that are written at exit ---- */
+typedef struct {
+	const char *variable, *path;
+	char beside[1024 + 16]; /* renamed to `path` when it is whole */
+	int pid;
+	FILE *file;
+} sim_report_file_t;
+/* Takes sim_lock.  False: not asked for, or cannot be, which has been said. */
+bool sim_report_open(sim_report_file_t *report, const char *variable, const char *path);
+void sim_report_close(sim_report_file_t *report); /* drops it */
 
 /* CLOCK_MONOTONIC, nanoseconds. */
 uint64_t sim_now(void);

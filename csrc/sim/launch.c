@@ -344,7 +344,11 @@ CUresult sim_launch(const sim_launch_t *launch, CUstream handle, bool per_thread
 	if (stream && result == CUDA_SUCCESS) {
 		/* The lock was dropped, perhaps. */
 		stream = sim_stream_get(handle, per_thread, &result);
-		if (stream)
+		if (stream && stream->object.context != work->what.context)
+			result = sim_fail(CUDA_ERROR_INVALID_HANDLE,
+					  "launch of \"%s\": it is of another context than the stream",
+					  work->what.name);
+		if (stream && result == CUDA_SUCCESS)
 			result = sim_stream_submit(stream, &work->work);
 		else
 			sim_work_drop(&work->work);

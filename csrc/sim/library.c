@@ -183,6 +183,8 @@ SIM_API(cuLibraryLoadData, CUlibrary *handle, const void *code, int *options, vo
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuLibraryLoadData: %s", why);
+	if (!image->max_registers)
+		image->max_registers = sim_jit_registers(count, options, values);
 	return loaded(handle, image);
 }
 
@@ -205,6 +207,8 @@ SIM_API(cuLibraryLoadFromFile, CUlibrary *handle, const char *path, int *options
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuLibraryLoadFromFile: %s", why);
+	if (!image->max_registers)
+		image->max_registers = sim_jit_registers(count, options, values);
 	return loaded(handle, image);
 }
 

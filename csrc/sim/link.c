@@ -4,17 +4,22 @@
  *
  * PTX is linked, to find what is wrong with it, and not compiled: the result is an ELF
  * file for an NVIDIA GPU whose section .emuv.ptx holds the texts one after another, as
- * cuModuleLoadData of this driver reads and links them again.  One cubin, or one fat binary, comes out as it went in.  Anything that
- * would need a linker (objects, libraries, several cubins) is refused.
+ * cuModuleLoadData of this driver reads and links them again.  One cubin, or one fat
+ * binary, comes out as it went in.  A library (an archive of code for a card) gives
+ * nothing: what programs want of the one that CUDA has, grid synchronisation, is built
+ * in, and what is wanted of others stays unresolved, which linking says by name.  What
+ * else would need a linker (objects, several cubins) is refused.
  */
+#include <ar.h>
 #include <elf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "image.h"
 #include "internal.h"
 
-enum { INPUT_CUBIN = 0, INPUT_PTX = 1, INPUT_FATBINARY = 2, INPUT_TYPES = 6 };
+enum { INPUT_CUBIN = 0, INPUT_PTX = 1, INPUT_FATBINARY = 2, INPUT_LIBRARY = 4, INPUT_TYPES = 6 };
 
 typedef struct {
 	sim_object_t object;
@@ -109,10 +114,25 @@ static CUresult type_check(int type)
 {
 	if (type < 0 || type >= INPUT_TYPES)
 		return CUDA_ERROR_INVALID_VALUE;
-	if (type > INPUT_FATBINARY)
+	if (type > INPUT_FATBINARY && type != INPUT_LIBRARY)
 		return sim_fail(CUDA_ERROR_NOT_SUPPORTED,
 				"cuLinkAdd: the simulated GPU links PTX, a cubin or a fat binary");
 	return CUDA_SUCCESS;
+}
+
+static CUresult add_library(CUlinkState handle, const void *data, size_t size)
+{
+	CUresult result = CUDA_SUCCESS;
+	link_t *state;
+
+	sim_lock_take();
+	state = get(handle, &result);
+	if (state && state->output)
+		result = CUDA_ERROR_INVALID_HANDLE;
+	else if (state && (size < SARMAG || memcmp(data, ARMAG, SARMAG) != 0))
+		result = sim_fail(CUDA_ERROR_INVALID_IMAGE, "cuLinkAdd: a library is an archive");
+	sim_lock_drop();
+	return result;
 }
 
 static CUresult add_data(CUlinkState handle, int type, void *data, size_t size, unsigned int count,
@@ -126,6 +146,8 @@ static CUresult add_data(CUlinkState handle, int type, void *data, size_t size, 
 		return result;
 	if (!data || !size || sim_jit_check(count, options, values) != CUDA_SUCCESS)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (type == INPUT_LIBRARY)
+		return add_library(handle, data, size);
 	result = sim_image_read(data, size, true, &image, why);
 	return add(handle, type, image, result, why);
 }
@@ -157,6 +179,15 @@ static CUresult add_file(CUlinkState handle, int type, const char *path, unsigne
 		return result;
 	if (!path || sim_jit_check(count, options, values) != CUDA_SUCCESS)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (type == INPUT_LIBRARY) {
+		char magic[SARMAG];
+		FILE *file = fopen(path, "re");
+		size_t size = file ? fread(magic, 1, sizeof(magic), file) : 0;
+
+		if (file)
+			fclose(file);
+		return file ? add_library(handle, magic, size) : CUDA_ERROR_FILE_NOT_FOUND;
+	}
 	result = sim_image_read_file(path, true, &image, why);
 	return add(handle, type, image, result, why);
 }
@@ -204,6 +235,8 @@ static CUresult wrap(link_t *state, size_t *size)
 	header.e_type = ET_EXEC;
 	header.e_machine = SIM_ELF_MACHINE;
 	header.e_version = EV_CURRENT;
+	/* The rest of what was asked for; the texts say themselves what they are for. */
+	header.e_flags = sim_jit_registers(state->option_count, state->options, state->values);
 	header.e_shoff = sections;
 	header.e_ehsize = sizeof(header);
 	header.e_shentsize = sizeof(section);

@@ -36,10 +36,14 @@ bool sim_card_room(CUdevice device, uint64_t bytes)
 	bytes = sim_round_up(bytes, SIM_GRANULE_BYTES);
 	if (fixed + bytes > card->card_bytes)
 		return false;
-	while (fixed + card->resident_bytes + bytes > card->card_bytes)
-		if (!sim_managed_evict(device))
-			return false;
-	return true;
+	if (fixed + card->resident_bytes + bytes <= card->card_bytes)
+		return true;
+	sim_cost_t cost = { .device = device };
+	bool room = true;
+	while (room && fixed + card->resident_bytes + bytes > card->card_bytes)
+		room = sim_managed_evict(device, &cost);
+	sim_clock_run(&cost, 0);
+	return room;
 }
 
 bool sim_card_take(CUdevice device, uint64_t bytes)

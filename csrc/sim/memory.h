@@ -7,7 +7,10 @@
  *   range.c    address -> range
  *   memory.c   the card's account; cuMemAlloc and its kin; what a context owns
  *   host.c     pinned and registered host memory
- *   managed.c  residency of managed blocks; advise.c: the calls that steer it
+ *   managed.c  managed blocks, and what was advised; migrate.c: how they move;
+ *              advise.c: the calls that steer them
+ *   paging.c   what kernels, copies and sets touch (paging.h); clock.c, profile.c:
+ *              its price; stats.c: what is told of it
  *   pool.c     stream-ordered allocation
  *   vmm.c      reservations, handles, mappings
  *   array.c    arrays and mipmaps
@@ -22,6 +25,7 @@
 #define EMUV_SIM_MEMORY_H
 
 #include "memory_abi.h"
+#include "paging.h"
 #include "sim.h"
 
 #define SIM_GRANULE_BYTES ((size_t)512)
@@ -79,16 +83,14 @@ void sim_leftover_drop(sim_leftover_t leftover); /* without the lock */
 typedef struct sim_managed sim_managed_t;
 CUresult sim_managed_attach(sim_range_t *range);
 void sim_managed_detach(sim_range_t *range);
-/* A device reads or writes [address, address + bytes) of the range. */
-void sim_managed_touch(sim_range_t *range, uintptr_t address, size_t bytes, CUdevice device,
-		       bool write);
-void sim_managed_prefetch(sim_range_t *range, uintptr_t address, size_t bytes, CUmemLocation to);
+void sim_managed_prefetch(sim_range_t *range, uintptr_t address, size_t bytes, CUmemLocation to,
+			  sim_cost_t *cost);
 /* The last prefetch is remembered from the call on (CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION). */
 void sim_managed_prefetch_asked(sim_range_t *range, uintptr_t address, size_t bytes,
 				CUmemLocation to);
 void sim_managed_discard(sim_range_t *range, uintptr_t address, size_t bytes);
-/* The managed block made resident on `device` longest ago goes to the host; false: none. */
-bool sim_managed_evict(CUdevice device);
+/* The managed block whose turn it is leaves `device`; false: none. */
+bool sim_managed_evict(CUdevice device, sim_cost_t *cost);
 void sim_managed_advise(sim_range_t *range, uintptr_t address, size_t bytes, CUmem_advise advice,
 			CUmemLocation location);
 
@@ -133,15 +135,22 @@ typedef struct sim_array {
 } sim_array_t;
 void sim_array_drop_context(sim_context_t *context);
 
-/* ---- copy.c ---- */
-/* How a call uses memory: who touches it, and may it be plain host memory? */
+/* ---- paging.c ---- */
 typedef enum { SIM_USE_READ, SIM_USE_WRITE } sim_use_t;
+/*
+ * The context's device copies or sets `bytes` of [address, address + span) of any memory,
+ * plain host memory included, now: moves managed blocks, and adds all that it costs to
+ * *cost.  (A copy touches both its ends, but not where both are plain host memory.)
+ */
+void sim_touch(const sim_context_t *context, uint64_t address, size_t span, uint64_t bytes,
+	       sim_use_t use, sim_cost_t *cost);
+
+/* ---- copy.c ---- */
+/* How a call uses memory: may it be plain host memory? */
 typedef enum { SIM_ADDRESS_DEVICE, SIM_ADDRESS_HOST, SIM_ADDRESS_ANY } sim_address_t;
 /* May the context's device read or write [address, address + bytes)?  `what` names it. */
 CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
 		   sim_address_t kind, const char *what);
-/* It does, now: moves managed blocks as the touch does. */
-void sim_touch(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use);
 /* Which memory an address is in. */
 typedef enum { SIM_MEMORY_PAGEABLE, SIM_MEMORY_PINNED, SIM_MEMORY_DEVICE, SIM_MEMORY_MANAGED } sim_memory_t;
 sim_memory_t sim_memory_at(uint64_t address);

@@ -18,13 +18,43 @@
 #include "work.h"
 
 enum {
-	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_LOCAL_BYTES = 3,
+	ATTRIBUTE_MAX_THREADS = 0, ATTRIBUTE_SHARED_BYTES = 1, ATTRIBUTE_CONST_BYTES = 2,
+	ATTRIBUTE_LOCAL_BYTES = 3,
 	ATTRIBUTE_REGISTERS = 4,
 	ATTRIBUTE_PTX_VERSION = 5, ATTRIBUTE_BINARY_VERSION = 6, ATTRIBUTE_MAX_DYNAMIC_SHARED = 8,
 	ATTRIBUTE_CARVEOUT = 9, ATTRIBUTES = 16,
 };
 #define SHARED_BYTES 49152
 #define SHARED_BYTES_OPT_IN 166912
+#define REGISTERS_MOST 255 /* of a thread */
+#define REGISTERS_OF_BLOCK 65536
+
+/* What the constant variables of the image come to: each of its functions sees all. */
+static int const_bytes(const sim_image_t *image)
+{
+	size_t bytes = 0;
+
+	for (unsigned int i = 0; i < image->variable_count; i++) {
+		const sim_variable_t *one = &image->variables[i];
+		size_t align = one->align ? one->align : 1;
+
+		if (one->constant)
+			bytes = (bytes + align - 1) / align * align + one->bytes;
+	}
+	return bytes > INT_MAX ? INT_MAX : (int)bytes;
+}
+
+/* A compiler that runs out of them spills to local memory: there is always a limit. */
+static int registers_of(const sim_image_t *image, const int attributes[16], unsigned int wanted)
+{
+	unsigned int most = REGISTERS_OF_BLOCK / (unsigned int)attributes[ATTRIBUTE_MAX_THREADS];
+
+	if (most > REGISTERS_MOST)
+		most = REGISTERS_MOST;
+	if (image->max_registers && image->max_registers < most)
+		most = image->max_registers;
+	return (int)(wanted < most ? wanted : most);
+}
 
 void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim_entry_t *entry)
 {
@@ -33,6 +63,7 @@ void sim_attributes_init(int attributes[16], const sim_image_t *image, const sim
 	memset(attributes, 0, ATTRIBUTES * sizeof(*attributes));
 	attributes[ATTRIBUTE_MAX_THREADS] = 1024;
 	attributes[ATTRIBUTE_REGISTERS] = 32;
+	attributes[ATTRIBUTE_CONST_BYTES] = const_bytes(image);
 	attributes[ATTRIBUTE_PTX_VERSION] = target;
 	attributes[ATTRIBUTE_BINARY_VERSION] = 80;
 	attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] = SHARED_BYTES;
@@ -64,7 +95,7 @@ CUresult sim_attributes_settle(int attributes[16], bool *settled, const sim_imag
 	*settled = true;
 	attributes[ATTRIBUTE_SHARED_BYTES] = (int)code->shared_bytes;
 	attributes[ATTRIBUTE_LOCAL_BYTES] = (int)code->local_bytes;
-	attributes[ATTRIBUTE_REGISTERS] = (int)code->registers;
+	attributes[ATTRIBUTE_REGISTERS] = registers_of(image, attributes, code->registers);
 	/* Unless it has been set. */
 	room = code->shared_bytes < SHARED_BYTES ? SHARED_BYTES - (int)code->shared_bytes : 0;
 	if (attributes[ATTRIBUTE_MAX_DYNAMIC_SHARED] == SHARED_BYTES)
@@ -311,6 +342,8 @@ static CUresult load(CUmodule *handle, const void *data, unsigned int count, con
 	sim_jit_answer(count, options, values, why);
 	if (result != CUDA_SUCCESS)
 		return sim_fail(result, "cuModuleLoadData: %s", why);
+	if (!image->max_registers)
+		image->max_registers = sim_jit_registers(count, options, values);
 	return loaded(handle, image);
 }
 

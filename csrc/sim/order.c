@@ -39,14 +39,6 @@ static sim_stream_t *look;
 static uint64_t numbers;
 static unsigned int busy_count;
 
-/* Virtual time without a model of it (paging.h): everything takes none. */
-__attribute__((weak)) bool sim_clock_events;
-__attribute__((weak)) uint64_t sim_clock_run(const sim_cost_t *cost, uint64_t start)
-{
-	(void)cost;
-	return start;
-}
-
 uint64_t sim_now(void)
 {
 	struct timespec now;

@@ -118,37 +118,49 @@ static void list_devices(FILE *file)
 	fprintf(file, "%s]\n", sim_device_count ? "\n  " : "");
 }
 
-void sim_report_write(void)
+bool sim_report_open(sim_report_file_t *report, const char *variable, const char *path)
 {
-	char beside[sizeof(sim_config.report) + 16];
 	struct timespec limit;
-	FILE *file;
 
-	if (!sim_config.report[0] || sim_forked())
-		return;
+	*report = (sim_report_file_t){ .variable = variable, .path = path, .pid = (int)getpid() };
+	if (!path[0] || sim_forked())
+		return false;
 	/* exit() from a signal handler may have interrupted a call that holds the lock. */
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += 2;
 	if (pthread_mutex_timedlock(&sim_lock, &limit) != 0) {
-		sim_say("error: EMUV_SIM_REPORT: the process ends inside of a call; no report");
-		return;
+		sim_say("error: %s: the process ends inside of a call; no report", variable);
+		return false;
 	}
-	snprintf(beside, sizeof(beside), "%s.%d", sim_config.report, (int)getpid());
-	file = fopen(beside, "we");
-	if (!file) {
-		sim_say("error: EMUV_SIM_REPORT=\"%s\": cannot write there: %m", sim_config.report);
-		sim_lock_drop();
-		return;
-	}
-	fprintf(file, "{\n  \"version\": 1,\n  \"pid\": %d,\n  \"driver_version\": %d,\n",
-		(int)getpid(), SIM_DRIVER_VERSION);
-	list_calls(file, "calls", true);
-	list_calls(file, "unimplemented", false);
-	sim_unknown_list(file);
-	list_leaks(file);
-	list_devices(file);
+	snprintf(report->beside, sizeof(report->beside), "%s.%d", path, report->pid);
+	report->file = fopen(report->beside, "we");
+	if (report->file)
+		return true;
+	sim_say("error: %s=\"%s\": cannot write there: %m", variable, path);
 	sim_lock_drop();
-	fprintf(file, "}\n");
-	if (fclose(file) != 0 || rename(beside, sim_config.report) != 0)
-		sim_say("error: EMUV_SIM_REPORT=\"%s\": cannot write there: %m", sim_config.report);
+	return false;
+}
+
+void sim_report_close(sim_report_file_t *report)
+{
+	sim_lock_drop();
+	if (fclose(report->file) != 0 || rename(report->beside, report->path) != 0)
+		sim_say("error: %s=\"%s\": cannot write there: %m", report->variable, report->path);
+}
+
+void sim_report_write(void)
+{
+	sim_report_file_t report;
+
+	if (!sim_report_open(&report, "EMUV_SIM_REPORT", sim_config.report))
+		return;
+	fprintf(report.file, "{\n  \"version\": 1,\n  \"pid\": %d,\n  \"driver_version\": %d,\n",
+		report.pid, SIM_DRIVER_VERSION);
+	list_calls(report.file, "calls", true);
+	list_calls(report.file, "unimplemented", false);
+	sim_unknown_list(report.file);
+	list_leaks(report.file);
+	list_devices(report.file);
+	fprintf(report.file, "}\n");
+	sim_report_close(&report);
 }

@@ -63,13 +63,13 @@ static CUresult run(sim_work_t *work, sim_cost_t *cost)
 	CUresult result = sim_set_check(work->context, set);
 	if (result == CUDA_SUCCESS) {
 		span_of(set, &span);
-		sim_touch(work->context, set->address, span, SIM_USE_WRITE);
+		sim_touch(work->context, set->address, span, set->count * set->width * set->rows,
+			  SIM_USE_WRITE, cost);
 	}
 	sim_lock_drop();
 	if (result != CUDA_SUCCESS)
 		return sim_fail(CUDA_ERROR_ILLEGAL_ADDRESS,
 				"memory was freed before it was set");
-	cost->vram_bytes += set->count * set->width * set->rows;
 	for (size_t i = 0; i < set->rows; i++)
 		fill((char *)(uintptr_t)set->address + i * set->pitch, set->value, set->width,
 		     set->count);

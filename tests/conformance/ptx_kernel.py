@@ -51,8 +51,13 @@ class Module:
         self.handle = driver.new("cuModuleLoadData", image)
 
     def run(
-        self, words: int, name: str = "k", given: Sequence[int] = (), threads: int | None = None,
-        blocks: int = 1, shared: int = 0,
+        self,
+        words: int,
+        name: str = "k",
+        given: Sequence[int] = (),
+        threads: int | None = None,
+        blocks: int = 1,
+        shared: int = 0,
     ) -> list[int]:
         """The `words` words that the kernel wrote; `given` is what [%in] holds."""
         driver, size = self.driver, 4 * words
@@ -66,8 +71,17 @@ class Module:
         values = (c_uint64 * 2)(out, where)
         pointers = (c_void_p * 2)(addressof(values), addressof(values) + 8)
         driver.cuLaunchKernel(
-            function, blocks, 1, 1, words if threads is None else threads, 1, 1, shared, None,
-            pointers, None,
+            function,
+            blocks,
+            1,
+            1,
+            words if threads is None else threads,
+            1,
+            1,
+            shared,
+            None,
+            pointers,
+            None,
         )
         driver.cuCtxSynchronize()
         data = driver.download(out, size)

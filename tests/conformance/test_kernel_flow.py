@@ -527,3 +527,18 @@ def test_many_entries_of_one_module(driver: Driver) -> None:
     module = Module(driver, "".join(kernels))
     assert [module.run(2, f"k{n}") for n in range(3)] == [[n, n] for n in range(3)]
     module.unload()
+
+
+def test_to_a_whole_number_and_back_loses_the_sign_of_zero(driver: Driver) -> None:
+    """Compilers make one rounding of the two, which keeps it."""
+    body = """
+        .reg .f32 %f<2>; .reg .b32 %r;
+        mad.wide.u32 %in, %i, 4, %in;
+        ld.global.f32 %f0, [%in];
+        cvt.rni.s32.f32 %r, %f0;
+        cvt.rn.f32.s32 %f1, %r;
+        st.global.f32 [%out], %f1;
+    """
+    minus_zero, minus_quarter, minus_one = 0x80000000, 0xBE800000, 0xBF800000
+    given = [minus_zero, minus_quarter, minus_one]
+    assert run(driver, body, 3, given=given) == [0, 0, minus_one]

@@ -112,6 +112,38 @@ def test_function_attributes(driver: Driver, module: int) -> None:
     assert driver.code("cuFuncGetAttribute", byref(c_int()), 99, fill) == INVALID_VALUE
 
 
+def test_registers_keep_to_the_limit_of_the_options(driver: Driver, context: int) -> None:
+    """More values at once than 24 registers hold, by each way to load text."""
+    registers = "".join(f"ld.global.u32 %r{i}, [%a+{4 * i}];\n" for i in range(200))
+    sums = "".join(f"add.u32 %r0, %r0, %r{i};\n" for i in range(1, 200))
+    text = (
+        ".version 7.0\n.target sm_80\n.address_size 64\n.const .align 8 .b8 table[80];\n"
+        ".visible .entry wide(.param .u64 p) {\n.reg .u64 %a;\n.reg .u32 %r<200>;\n"
+        f"ld.param.u64 %a, [p];\n{registers}{sums}st.global.u32 [%a], %r0;\nret;\n}}\n"
+    ).encode()
+    const_bytes, count, limit = 2, 4, 24
+    options, values = (c_int * 1)(0), (c_void_p * 1)(limit)
+
+    def of_module(image: object, *more: object) -> int:
+        made = driver.new("cuModuleLoadDataEx", image, *(more or (0, None, None)))
+        function = driver.new("cuModuleGetFunction", made, b"wide")
+        assert driver.get(c_int, "cuFuncGetAttribute", const_bytes, function) == 80
+        return int(driver.get(c_int, "cuFuncGetAttribute", count, function))
+
+    assert of_module(text) > limit
+    assert of_module(text, 1, options, values) <= limit
+    state = c_void_p()
+    driver.cuLinkCreate_v2(1, options, values, byref(state))
+    driver.cuLinkAddData_v2(state, 1, text, len(text) + 1, b"wide", 0, None, None)
+    output, size = c_void_p(), c_size_t()
+    driver.cuLinkComplete(state, byref(output), byref(size))
+    assert of_module(output) <= limit
+    driver.cuLinkDestroy(state)
+    library = driver.new("cuLibraryLoadData", text, options, values, 1, None, None, 0)
+    kernel = driver.new("cuLibraryGetKernel", library, b"wide")
+    assert driver.get(c_int, "cuKernelGetAttribute", count, kernel, 0) <= limit
+
+
 def test_parameters(driver: Driver, module: int) -> None:
     fill = driver.new("cuModuleGetFunction", module, b"fill")
     found = []
@@ -261,6 +293,29 @@ def test_linking(driver: Driver, context: int) -> None:
         driver.new("cuModuleGetFunction", module, name)
     assert driver.download(*variable(driver, module, b"table"))[:1] == b"\x01"
     driver.cuModuleUnload(module)
+
+
+def test_a_library_gives_nothing_to_the_link(
+    driver: Driver, context: int, tmp_path: Path
+) -> None:
+    """Nor does it stop it: what is missing is what the texts do not have."""
+    archive = tmp_path / "library.a"
+    archive.write_bytes(b"!<arch>\n")
+    library = 4
+    text = HEAD + b".visible .entry alone() { ret; }\n"
+    state = c_uint64()
+    driver.cuLinkCreate_v2(0, None, None, byref(state))
+    driver.cuLinkAddData_v2(state.value, 1, text, len(text), b"text", 0, None, None)
+    driver.cuLinkAddFile_v2(state.value, library, bytes(archive), 0, None, None)
+    driver.cuLinkAddData_v2(state.value, library, b"!<arch>\n", 8, b"data", 0, None, None)
+    bad = (state.value, library, b"!<arch", 6, b"data", 0, None, None)
+    assert driver.code("cuLinkAddData_v2", *bad) == INVALID_IMAGE
+    missing = (state.value, library, bytes(tmp_path / "none.a"), 0, None, None)
+    assert driver.code("cuLinkAddFile_v2", *missing) == FILE_NOT_FOUND
+    image, size = c_void_p(), c_size_t()
+    driver.cuLinkComplete(state.value, byref(image), byref(size))
+    module = driver.new("cuModuleLoadData", image)
+    assert driver.new("cuModuleGetFunction", module, b"alone")
 
 
 def test_linking_broken_text(driver: Driver, context: int) -> None:

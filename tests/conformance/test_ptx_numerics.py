@@ -11,9 +11,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import ptx_approx_cases
 import ptx_convert_cases
 import ptx_float_cases
 import ptx_integer_cases
+import ptx_logic_cases
 import pytest
 from cuda_driver import Driver
 from ptx_bench import LANES, Case, kernel, packed, result_bytes, wrong
@@ -65,10 +67,12 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         yield
 
 
-@pytest.mark.parametrize("kind", ["integer", "float", "convert"])
+@pytest.mark.parametrize("kind", ["integer", "logic", "float", "approx", "convert"])
 def test_instructions(driver: Driver, context: int, kind: str) -> None:
     cases = {
         "integer": ptx_integer_cases.CASES,
+        "logic": ptx_logic_cases.CASES,
+        "approx": ptx_approx_cases.CASES,
         "float": ptx_float_cases.CASES + ptx_float_cases.NEWER,
         "convert": ptx_convert_cases.CASES,
     }[kind]
@@ -76,7 +80,7 @@ def test_instructions(driver: Driver, context: int, kind: str) -> None:
     if driver.sim():
         target = 100
     cases = [c for c in cases if needs(c) <= target]
-    assert len(cases) > 300
+    assert len(cases) > 25
     groups = [cases[i : i + A_KERNEL] for i in range(0, len(cases), A_KERNEL)]
     name = f"sm_{target}a" if target == 100 else f"sm_{target}"
     with ThreadPoolExecutor(2) as pool:

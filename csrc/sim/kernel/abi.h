@@ -143,7 +143,7 @@ struct emuv_thread {
 	uint32_t index[3];           /* %tid */
 	uint32_t linear;             /* tid.x + ntid.x * (tid.y + ntid.y * tid.z); lane: & 31 */
 	uint64_t local_next;         /* the thread's local memory: next free byte … */
-	uint64_t local_end;          /* … and the end; addresses in the arena */
+	uint64_t local_start, local_end; /* … and where it is; addresses in the arena */
 	/* EMUV_TRACK 1: sums that the engine collects when the thread is done. */
 	uint64_t instructions, bytes_read, bytes_written;
 	void *engine_private;

@@ -180,8 +180,9 @@ static void describe(sim_core_t *core, sim_seat_t *seat)
 		thread->block = &seat->block;
 		thread->linear = i;
 		memcpy(thread->index, index, sizeof(index));
-		thread->local_end = (uint64_t)(uintptr_t)seat->local +
-				    (i + 1) * (uint64_t)run->what->local_bytes;
+		thread->local_start = (uint64_t)(uintptr_t)seat->local +
+				      i * (uint64_t)run->what->local_bytes;
+		thread->local_end = thread->local_start + run->what->local_bytes;
 		if (++index[0] == block[0]) {
 			index[0] = 0;
 			if (++index[1] == block[1]) {

@@ -65,24 +65,40 @@ static void redirect(sim_core_t *core, ucontext_t *context)
 #endif
 }
 
+static void on_fault(int number, siginfo_t *info, void *context);
+
+static bool is_mine(const struct sigaction *action)
+{
+	return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_fault;
+}
+
+/* As if this handler were not there: the one before is the signal's while it runs. */
 static void chain(int number, siginfo_t *info, void *context)
 {
-	static _Thread_local int depth;
-	const struct sigaction *action = &before[number == SIGBUS];
+	struct sigaction theirs = before[number == SIGBUS], mine, now;
 
-	/* Handlers that call each other in a circle: then nobody takes it. */
-	if (depth || !(action->sa_flags & SA_SIGINFO ? (void *)action->sa_sigaction
-						       : (void *)action->sa_handler) ||
-	    (!(action->sa_flags & SA_SIGINFO) && action->sa_handler == SIG_IGN)) {
+	sigaction(number, &theirs, &mine);
+	if (!(theirs.sa_flags & SA_SIGINFO) &&
+	    (theirs.sa_handler == SIG_DFL || theirs.sa_handler == SIG_IGN)) {
 		signal(number, SIG_DFL);
-		return; /* and the instruction faults again */
+		if (info->si_code <= 0)
+			raise(number);
+		return; /* else the instruction faults again */
 	}
-	depth++;
-	if (action->sa_flags & SA_SIGINFO)
-		action->sa_sigaction(number, info, context);
+	if (theirs.sa_flags & SA_SIGINFO)
+		theirs.sa_sigaction(number, info, context);
 	else
-		action->sa_handler(number);
-	depth--;
+		theirs.sa_handler(number);
+	/*
+	 * It put back what was before it: it has given up.  If that is this one, nobody would
+	 * ever take the signal, in a circle; if it is another one, it stays.
+	 */
+	if (sigaction(number, NULL, &now) != 0)
+		return;
+	if (is_mine(&now))
+		signal(number, SIG_DFL);
+	else if (now.sa_sigaction == theirs.sa_sigaction)
+		sigaction(number, &mine, NULL);
 }
 
 static void on_fault(int number, siginfo_t *info, void *context)
@@ -113,8 +129,7 @@ static void arm(void)
 	for (int i = 0; i < SIGNALS; i++) {
 		struct sigaction now;
 
-		if (sigaction(signals[i], NULL, &now) != 0 ||
-		    (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_fault))
+		if (sigaction(signals[i], NULL, &now) != 0 || is_mine(&now))
 			continue;
 		pthread_mutex_lock(&fault_lock);
 		before[i] = now;

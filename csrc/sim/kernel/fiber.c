@@ -266,8 +266,7 @@ void sim_fibers_start(sim_core_t *core, sim_seat_t *seat, uint64_t number)
 	for (uint32_t i = 0; i < threads; i++) {
 		sim_fiber_t *fiber = &seat->fibers[i];
 
-		fiber->thread.local_next = (uint64_t)(uintptr_t)seat->local +
-					   i * (uint64_t)core->run->what->local_bytes;
+		fiber->thread.local_next = fiber->thread.local_start;
 		fiber->place.sp = sim_fiber_frame(fiber->top, fiber_main, fiber);
 		fiber->meet_arrived = 0;
 		fiber->state = FIBER_READY;

@@ -135,9 +135,13 @@ static CUresult make(sim_jit_t *jit, const char *text, const char *kernel, bool 
 	if (!cache->temporary && sim_cache_valid(path, jit->key) && load(jit, path, track, kernel))
 		return CUDA_SUCCESS;
 	if (!sim_compiler()->path[0]) {
-		sim_say("error: kernel \"%.100s\" needs a C compiler, and there is none (%s): install "
-			"one (Debian: apt-get install gcc libc6-dev) or set EMUV_SIM_CC", kernel,
-			sim_config.compiler[0] ? sim_config.compiler : "cc, gcc, clang");
+		static _Atomic bool said;
+
+		if (!atomic_exchange(&said, true))
+			sim_say("error: kernel \"%.100s\" needs a C compiler, and there is none (%s): "
+				"install one (Debian: apt-get install gcc libc6-dev) or set "
+				"EMUV_SIM_CC", kernel,
+				sim_config.compiler[0] ? sim_config.compiler : "cc, gcc, clang");
 		return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
 	}
 	snprintf(source, sizeof(source), "%s/emuv-%.16s-%d-%u.c", cache->folder, name, (int)getpid(),

@@ -88,7 +88,7 @@ static void plain_blocks(sim_core_t *core)
 			seat->block.index[1] = (uint32_t)(seat->number / grid[0] % grid[1]);
 			seat->block.index[2] = (uint32_t)(seat->number / grid[0] / grid[1]);
 			seat->block.processor = (uint32_t)(seat->number % PROCESSORS);
-			thread->local_next = (uint64_t)(uintptr_t)seat->local;
+			thread->local_next = thread->local_start;
 			run->what->kernel->block(thread);
 		}
 	}
@@ -201,6 +201,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 		core->thread = (emuv_thread_t){
 			.launch = &run->launch,
 			.block = &core->seats[0]->block,
+			.local_start = (uint64_t)(uintptr_t)core->seats[0]->local,
 			.local_end = (uint64_t)(uintptr_t)core->seats[0]->local +
 				     run->what->local_bytes,
 		};

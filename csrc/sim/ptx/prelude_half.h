@@ -174,19 +174,29 @@ EMUV_INLINE double emuv_rpi_f64(double x) { return __builtin_ceil(x); }
  * NaN: "zero if source is not .f64 and destination is not .s64, .u64; otherwise
  * 1 << (bits of the destination - 1)" (9.7.9.21).  `x` is whole.
  */
+/*
+ * As it is, unseen by the compiler: gcc 12 with -fno-trapping-math makes trunc(x) of
+ * (float)(int)x, and that has the sign of a zero or of what it rounded to zero.
+ */
+#define EMUV_KEPT(value)                              \
+	({                                            \
+		__typeof__(value) emuv_kept = value;  \
+		__asm__("" : "+r"(emuv_kept));        \
+		emuv_kept;                            \
+	})
 #define EMUV_TO_INTEGER(name, T, low, end, nan)                                        \
 	EMUV_INLINE T emuv_whole_##name##_f32(float x)                                 \
 	{                                                                              \
 		if (EMUV_UNLIKELY(!(x >= (float)(low) && x < (float)(end))))           \
 			return x != x ? (sizeof(T) == 8 ? (T)(nan) : 0)                \
 			       : x < 0 ? (T)(low) : (T)~(T)(low);                      \
-		return (T)x;                                                           \
+		return EMUV_KEPT((T)x);                                                \
 	}                                                                              \
 	EMUV_INLINE T emuv_whole_##name##_f64(double x)                                \
 	{                                                                              \
 		if (EMUV_UNLIKELY(!(x >= (double)(low) && x < (double)(end))))         \
 			return x != x ? (T)(nan) : x < 0 ? (T)(low) : (T)~(T)(low);    \
-		return (T)x;                                                           \
+		return EMUV_KEPT((T)x);                                                \
 	}
 EMUV_TO_INTEGER(u8, uint8_t, 0, 0x1p8, 0x80)
 EMUV_TO_INTEGER(s8, int8_t, -0x80, 0x1p7, -0x80)
