@@ -4,6 +4,8 @@
 # make test   the test suite
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
 # make test-clients  programs on packages of other makers, under a budget
+# make test-torch    PyTorch's memory, without emuV and under budgets (5.5 GB)
+# make test-cupy     CuPy 12 against NumPy, without emuV and under budgets (2.8 GB)
 #
 # Each works from a fresh clone on Debian 12 with no GPU: it makes a virtual
 # environment, installs what is needed into it, and builds.  PYTHON=… chooses
@@ -22,7 +24,7 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba test-clients lint check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "more: build lint check-c bench dist clean; on a GPU: gpu-check gpu-facts"
@@ -52,7 +54,7 @@ test: build
 # results in tests/numba/results.txt, where nothing that passed before fails.
 $(VENV)-%/.installed: tests/%/requirements.txt .ci/bootstrap
 	.ci/bootstrap $(VENV)-$*
-	timeout 900 $(VENV)-$*/bin/python -m pip --disable-pip-version-check install -q \
+	timeout 3000 $(VENV)-$*/bin/python -m pip --disable-pip-version-check install -q \
 		--retries 5 -r tests/$*/requirements.txt
 	touch $@
 
@@ -63,6 +65,10 @@ test-numba: build $(VENV)-numba/.installed
 # Array languages that hand the driver PTX text of their own (some 60 MB).
 test-clients: build $(VENV)-clients/.installed
 	@timeout --kill-after=10 3000 $(VENV)-clients/bin/python tests/clients/run.py $(if $(SAVE),--save)
+
+# Programs that link libcudart, over emuV's own.  SAVE=1 as above.
+test-torch test-cupy: test-%: build $(VENV)-%/.installed
+	@timeout --kill-after=10 3000 $(VENV)-$*/bin/python tests/$*/run.py $(if $(SAVE),--save)
 
 lint: $(VENV)/.installed
 	timeout 120 $(VENV)/bin/ruff check .
