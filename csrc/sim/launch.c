@@ -15,6 +15,7 @@
 #include "kernel/unknown.h"
 #include "launch.h"
 #include "memory.h"
+#include "ptx/ptx.h"
 
 #define MAX_BLOCK_THREADS 1024u
 #define MAX_PARAMETER_BYTES 32764u
@@ -214,7 +215,7 @@ static bool fill(sim_launch_work_t *work, const sim_code_t *code, const uint64_t
 	sim_kernel_launch_t *what = &work->what;
 
 	what->name = work->entry->name;
-	what->static_shared = (uint32_t)code->shared_bytes;
+	what->static_shared = (uint32_t)sim_round_up(code->shared_bytes, PTX_DYNAMIC_ALIGN);
 	what->dynamic_shared = asked->shared;
 	what->recursive = code->recursive;
 	what->local_bytes = code->local_bytes;

@@ -226,9 +226,11 @@ ptx_variable_t *ptx_variable_named(const ptx_module_t *module, const char *name)
 /* What the address of a function is in a kernel's memory: the same in every entry of a module. */
 #define PTX_FUNCTION_ADDRESS(index) (0x00f0000000000000ull + 16 * ((uint64_t)(index) + 1))
 
+#define PTX_DYNAMIC_ALIGN 16
+
 typedef struct {
 	char *c_text;          /* malloc'd, ends with NUL; without abi.h and prelude.h in front */
-	size_t shared_bytes;   /* static shared memory */
+	size_t shared_bytes;   /* static shared memory; dynamic follows at PTX_DYNAMIC_ALIGN */
 	size_t local_bytes;    /* most that one thread's frames take */
 	bool recursive;        /* no bound is known: it calls itself, or uses alloca */
 	unsigned int registers; /* a plausible count, for cuFuncGetAttribute */

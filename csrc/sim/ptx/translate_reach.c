@@ -340,13 +340,15 @@ void ptx_reach(ptx_emit_t *emit)
 	}
 	if (emit->status != PTX_OK)
 		return;
-	emit->shared_bytes = round_up(emit->shared_bytes, 16);
+	/* Dynamic shared memory: behind the static one (abi.h); the launch rounds up too. */
+	const size_t behind = round_up(emit->shared_bytes, PTX_DYNAMIC_ALIGN);
+
 	for (const ptx_variable_t *one = emit->module->variables; one; one = one->next)
 		if (one->space == PTX_SPACE_SHARED && one->open)
-			emit->place[one->number] = emit->shared_bytes;
+			emit->place[one->number] = behind;
 	for (unsigned int i = 0; i < emit->module->function_count; i++)
 		for (const ptx_variable_t *one = emit->all[i]->variables; one; one = one->next)
 			if (one->space == PTX_SPACE_SHARED && one->open)
-				emit->place[one->number] = emit->shared_bytes;
+				emit->place[one->number] = behind;
 	measure(emit);
 }
