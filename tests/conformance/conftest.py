@@ -68,12 +68,6 @@ def driver(driver_path: str) -> Driver:
     return driver
 
 
-@pytest.fixture(scope="session", autouse=True)
-def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compiled kernels are kept for this run, and not among the user's."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
 def context(driver: Driver) -> Iterator[int]:
     """Device 0's primary context, current in this thread."""
