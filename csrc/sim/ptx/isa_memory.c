@@ -49,11 +49,22 @@ static bool isa_place(ptx_emit_t *emit, const isa_match_t *match, unsigned int o
 	const ptx_instruction_t *instruction = match->instruction;
 	const ptx_operand_t *address = &instruction->operand[operand];
 	const char *expression, *format;
+	ptx_operand_t start;
 	bool pointer = false;
 
 	if (operand >= instruction->operands || address->kind != PTX_OPERAND_ADDRESS)
 		return isa_refuse(emit, match, "with these operands");
-	expression = ptx_address(emit, address, space, &pointer);
+	/*
+	 * A small constant is added to the pointer, behind the cut to 32 bits: what wraps with
+	 * it is far outside of the window in either way, and the compiler makes it part of the
+	 * access instead of keeping a pointer for each constant.
+	 */
+	start = *address;
+	if (space == PTX_SPACE_SHARED && !address->reg && address->offset > 0 &&
+	    address->offset < 1 << 20 && address->items == 1 &&
+	    address->item[0].kind == PTX_OPERAND_REGISTER)
+		start.offset = 0;
+	expression = ptx_address(emit, &start, space, &pointer);
 	if (!expression)
 		return false;
 	if (pointer)
@@ -68,7 +79,11 @@ static bool isa_place(ptx_emit_t *emit, const isa_match_t *match, unsigned int o
 		format = "EMUV_AT(%s, %u, %s)";
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-	if (snprintf(place, ISA_PLACE, format, expression, bytes, rights) >= ISA_PLACE)
+	if (start.offset != address->offset) {
+		if (snprintf(place, ISA_PLACE, "(EMUV_SHARED(%s) + %lld)", expression,
+			     (long long)address->offset) >= ISA_PLACE)
+			return isa_refuse(emit, match, "with an address this long");
+	} else if (snprintf(place, ISA_PLACE, format, expression, bytes, rights) >= ISA_PLACE)
 		return isa_refuse(emit, match, "with an address this long");
 #pragma GCC diagnostic pop
 	return true;
