@@ -44,7 +44,7 @@
 #endif
 
 #define LANES 32u
-#define BARRIERS 16
+#define BARRIERS 17 /* 0 to 15 of the PTX ISA, and barrier.cluster */
 #define BLOCK_THREADS 1024
 #define BLOCK_WARPS (BLOCK_THREADS / LANES)
 

@@ -403,7 +403,7 @@ unsigned int ptx_isa_traits(const ptx_instruction_t *instruction)
 	} opcodes[] = {
 		{"bar", PTX_TRAIT_SYNC},     {"barrier", PTX_TRAIT_SYNC}, {"shfl", PTX_TRAIT_SYNC},
 		{"vote", PTX_TRAIT_SYNC},    {"match", PTX_TRAIT_SYNC},   {"activemask", PTX_TRAIT_SYNC},
-		{"redux", PTX_TRAIT_SYNC},   {"elect", PTX_TRAIT_SYNC},   {"nanosleep", PTX_TRAIT_SPIN},
+		{"redux", PTX_TRAIT_SYNC},   {"elect", PTX_TRAIT_SYNC},     {"mbarrier", PTX_TRAIT_SYNC},   {"nanosleep", PTX_TRAIT_SPIN},
 		{"atom", PTX_TRAIT_SPIN | PTX_TRAIT_CROSS},
 	};
 	static const char *const strong[] = {"volatile", "relaxed", "acquire", "release", "mmio"};

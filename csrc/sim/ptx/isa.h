@@ -61,7 +61,7 @@ bool isa_is_float(ptx_type_t type);
 
 #define ISA_EMITTERS(X)                                                                       \
 	X(setp) X(set) X(mov) X(mov_vector) X(lop3) X(carry)                                                \
-	X(ld) X(st) X(atom) X(red) X(cp_async) X(hint) X(policy)                                        \
+	X(ld) X(st) X(atom) X(red) X(cp_async) X(hint) X(policy) X(isspacep) X(mbarrier)                                        \
 	X(shfl) X(vote) X(match) X(elect) X(activemask) X(barrier)                 \
 	X(statement)
 #define X(name) bool isa_##name(ptx_emit_t *emit, const isa_match_t *match);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "isa.h"
+#include "translate.h"
 
 #define ISA_PLACE 512
 
@@ -356,5 +357,73 @@ bool isa_policy(ptx_emit_t *emit, const isa_match_t *match)
 	if (!isa_operands(emit, match, 1, 4))
 		return false;
 	ptx_write(emit, &match->instruction->operand[0], PTX_B64, "(uint64_t)0");
+	return true;
+}
+
+/*
+ * isspacep.global, .const: in the simulator both are memory of the same kind, told apart
+ * by the module's constants.
+ */
+bool isa_isspacep(ptx_emit_t *emit, const isa_match_t *match)
+{
+	const char *is = ptx_temporary(emit), *at = ptx_temporary(emit), *address;
+
+	if (!isa_operands(emit, match, 2, 2) || !(address = isa_read(emit, match, 1, PTX_U64)))
+		return false;
+	ptx_out(emit, "{ const uint64_t %s = %s;\nbool %s = false;\n", at, address, is);
+	for (const ptx_variable_t *v = emit->module->variables; v; v = v->next)
+		if (v->space == PTX_SPACE_CONST)
+			ptx_out(emit, "%s |= %s - emuv_launch->variables[%u] < %lluu;\n", is, at, v->index,
+				(unsigned long long)v->bytes);
+	if (isa_is(match, 'p', "const"))
+		ptx_write(emit, &match->instruction->operand[0], PTX_PRED, "%s", is);
+	else
+		ptx_write(emit, &match->instruction->operand[0], PTX_PRED,
+			  "!%s && !emuv_is_near(thread, emuv_shared, param_window, %s)", is, at);
+	ptx_out(emit, "}\n");
+	return true;
+}
+
+/* ---- mbarrier: 9.7.13.15 ---- */
+
+/*
+ * init [a], count; inval [a]; arrive d, [a]{, count}; test_wait p, [a], state{, time}.
+ * Transaction counts belong to bulk copies, which are not simulated.
+ */
+bool isa_mbarrier(ptx_emit_t *emit, const isa_match_t *match)
+{
+	const ptx_instruction_t *instruction = match->instruction;
+	unsigned int count = instruction->operands;
+	bool init = isa_is(match, 'o', "init"), inval = isa_is(match, 'o', "inval");
+	bool copies = isa_is(match, 'o', "mbarrier"), drop = isa_is(match, 'o', "arrive_drop");
+	bool test = isa_is(match, 'o', "test_wait") || isa_is(match, 'o', "try_wait");
+	unsigned int at = init || inval || copies ? 0 : 1, most = init ? 2 : inval || copies ? 1 : test ? 4 : 3;
+	const char *value = "1";
+	char place[ISA_PLACE];
+
+	if (!isa_operands(emit, match, init || !test ? at + 1 + init : 3, most))
+		return false;
+	if (!isa_place(emit, match, at,
+		       ptx_has(instruction, "shared") || ptx_has(instruction, "shared::cta") ||
+				       ptx_has(instruction, "shared::cluster")
+			       ? PTX_SPACE_SHARED
+			       : PTX_SPACE_GENERIC,
+		       8, "EMUV_READ | EMUV_WRITE", place))
+		return false;
+	if (count > at + 1 && !(value = isa_read(emit, match, at + 1,
+						 test && isa_absent(match, 'y') ? PTX_B64 : PTX_B32)))
+		return false;
+	if (init)
+		ptx_out(emit, "*(uint64_t *)%s = EMUV_MBARRIER(%s, %s, 0);\n", place, value, value);
+	else if (inval)
+		ptx_out(emit, "*(uint64_t *)%s = 0;\n", place);
+	else if (copies && !isa_absent(match, 'y'))
+		ptx_out(emit, "(void)emuv_mbarrier_arrive(%s, 1, false);\n", place);
+	else if (test)
+		ptx_write(emit, &instruction->operand[0], PTX_PRED, "emuv_mbarrier_%s(thread, %s, %s)",
+			  isa_absent(match, 'y') ? "test" : "parity", place, value);
+	else if (!copies) /* what is copied at once adds an arrival and takes it */
+		ptx_write(emit, &instruction->operand[0], PTX_B64, "emuv_mbarrier_arrive(%s, %s, %s)", place,
+			  value, drop ? "true" : "false");
 	return true;
 }

@@ -11,6 +11,7 @@ emuv_kernel_prelude:
 	.incbin "csrc/sim/ptx/prelude_float.h"
 	.incbin "csrc/sim/ptx/prelude_half.h"
 	.incbin "csrc/sim/ptx/prelude_warp.h"
+	.incbin "csrc/sim/ptx/prelude_video.h"
 	.byte 0
 	.size emuv_kernel_prelude, . - emuv_kernel_prelude
 	.section .note.GNU-stack, "", %progbits
