@@ -10,12 +10,17 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 LANES = 256  # operand tuples of a case: threads of the block
 SLOT = 8  # bytes of an operand or a result
 OPERANDS = 4
-RESULTS = 2
+RESULTS = 8
+RESULT_NAMES = ("d", "e", "r2", "r3", "r4", "r5", "r6", "r7")
+OPERAND_NAMES = "abcf"
+SCRATCH = 32  # bytes of a thread in each space
+
+FIXED = [(37 * i + 129) % 256 for i in range(SCRATCH)]  # what is in constant memory
 
 Reference = Callable[..., object]
 
@@ -26,7 +31,8 @@ class Case:
 
     `want` gets the operands' bits and gives the result's, several in a tuple, or
     something to call with what came out, which says whether that is right; None:
-    whatever comes is right.
+    whatever comes is right.  With `together` it gets the operands of all threads of the
+    block, and gives a list.
     """
 
     text: str
@@ -35,7 +41,7 @@ class Case:
     rows: list[tuple[int, ...]]
     want: Reference
     before: str = ""  # declarations and instructions of its own
-    got: list[tuple[int, ...]] = field(default_factory=list)
+    together: bool = False
 
 
 def width(kind: str) -> int:
@@ -71,7 +77,7 @@ def case(
     """`name d, a, b …;`.  `values`: for each operand its choices, all combined and thinned."""
     kinds = tuple(operands.split())
     results = tuple(result.split())
-    places = [f"{{{c}}}" for c in "abcf"[: len(kinds)]]
+    places = [f"{{{c}}}" for c in OPERAND_NAMES[: len(kinds)]]
     text = f"{name} {', '.join(['{d}', *places])};"
     return Case(text, results, kinds, thinned([list(v) for v in values], name), want, **more)
 
@@ -117,27 +123,33 @@ def kernel(cases: Sequence[Case], target: str, version: str) -> str:
     """One entry `k(in, out)` that runs every case."""
     text = [
         f".version {version}\n.target {target}\n.address_size 64\n",
+        f".global .align {SCRATCH} .b8 memory[{SCRATCH * LANES}];\n",
+        f".shared .align {SCRATCH} .b8 window[{SCRATCH * LANES}];\n",
+        f".const .align {SCRATCH} .b8 fixed[{SCRATCH}] = {{{', '.join(map(str, FIXED))}}};\n",
         ".visible .entry k(.param .u64 p_in, .param .u64 p_out)\n{\n",
-        ".reg .b64 in, out, at;\n.reg .b32 t, lane;\n",
+        f".local .align {SCRATCH} .b8 frame[{SCRATCH}];\n",
+        ".reg .b64 in, out, at, ag, al;\n.reg .b32 t, lane, as;\n",
         "ld.param.u64 in, [p_in];\nld.param.u64 out, [p_out];\n",
         f"mov.u32 lane, %tid.x;\nmul.wide.u32 at, lane, {SLOT};\n",
         "add.s64 in, in, at;\nadd.s64 out, out, at;\n",
+        f"mov.u64 ag, memory;\nmad.wide.u32 ag, lane, {SCRATCH}, ag;\n",
+        f"mov.u32 as, window;\nmad.lo.u32 as, lane, {SCRATCH}, as;\nmov.u64 al, frame;\n",
     ]
     for number, c in enumerate(cases):
         text.append("{\n")
         names = {}
         for i, kind in enumerate(c.results):
-            names["de"[i]] = f"x{'de'[i]}"
-            text.append(f".reg .{register(kind)} x{'de'[i]};\n")
+            name = names[RESULT_NAMES[i]] = f"x{RESULT_NAMES[i]}"
+            text.append(f".reg .{register(kind)} {name};\n")
         for i, kind in enumerate(c.operands):
-            name = names["abcf"[i]] = f"x{'abcf'[i]}"
+            name = names[OPERAND_NAMES[i]] = f"x{OPERAND_NAMES[i]}"
             text.append(f".reg .{register(kind)} {name};\n")
             text.append(_load(kind, name, (number * OPERANDS + i) * LANES * SLOT))
         text.append(c.before)
         text.append(c.text.format(**names) + "\n")
         for i, kind in enumerate(c.results):
             where = (number * RESULTS + i) * LANES * SLOT
-            text.append(_store(kind, names["de"[i]], where))
+            text.append(_store(kind, names[RESULT_NAMES[i]], where))
         text.append("}\n")
     text.append("ret;\n}\n")
     return "".join(text)
@@ -170,16 +182,18 @@ def wrong(cases: Sequence[Case], data: bytes) -> list[str]:
     """A line for the first wrong result of each case."""
     lines = []
     for number, c in enumerate(cases):
-        for lane, row in enumerate(c.rows[:LANES]):
+        rows = [c.rows[lane % len(c.rows)] for lane in range(LANES)]
+        wants = c.want(rows) if c.together else [c.want(*row) for row in c.rows[:LANES]]
+        assert isinstance(wants, list)
+        for lane, (row, want) in enumerate(zip(rows, wants, strict=False)):
             got = []
             for i, kind in enumerate(c.results):
                 at = ((number * RESULTS + i) * LANES + lane) * SLOT
                 bits = max(width(kind), 16) if kind != "pred" else 32
                 got.append(int.from_bytes(data[at : at + bits // 8], "little"))
-            want = c.want(*row)
             if not _right(want, tuple(got)):
                 shown = "accepted by no rule" if callable(want) else _hex(want)
-                lines.append(f"{c.text}  of {_hex(row)}: {_hex(tuple(got))}, should be {shown}")
+                lines.append(f"{c.text}  thread {lane} of {_hex(row)}: {_hex(tuple(got))}, should be {shown}")
                 break
     return lines
 

@@ -12,10 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ptx_approx_cases
+import ptx_atomic_cases
 import ptx_convert_cases
 import ptx_float_cases
 import ptx_integer_cases
 import ptx_logic_cases
+import ptx_memory_cases
+import ptx_other_cases
+import ptx_video_cases
+import ptx_warp_cases
 import pytest
 from cuda_driver import Driver
 from ptx_bench import LANES, Case, kernel, packed, result_bytes, wrong
@@ -26,6 +31,7 @@ COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_
 
 # What a card must be for a form; the simulated one takes them all.
 NEEDS = (
+    (1000, r"(shfl\.(bfly|down)|vote\.(any|ballot))\."),
     (100, r"(min|max)[.\w]*\.f32 {d}, {a}, {b}, {c}|(add|sub|fma)[.\w]*\.f32\.b?f16 "),
     (90, r"bf16|u16x2|s16x2|relu\.s32|\.(rn|rz)(\.relu)?\.tf32"),
     (86, r"xorsign"),
@@ -67,22 +73,39 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         yield
 
 
-@pytest.mark.parametrize("kind", ["integer", "logic", "float", "approx", "convert"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "integer",
+        "logic",
+        "float",
+        "approx",
+        "convert",
+        "memory",
+        "atomic",
+        "other",
+        "warp",
+        "video",
+    ],
+)
 def test_instructions(driver: Driver, context: int, kind: str) -> None:
     cases = {
         "integer": ptx_integer_cases.CASES,
         "logic": ptx_logic_cases.CASES,
+        "memory": ptx_memory_cases.CASES,
+        "atomic": ptx_atomic_cases.CASES,
+        "other": ptx_other_cases.CASES,
+        "warp": ptx_warp_cases.CASES,
+        "video": ptx_video_cases.CASES,
         "approx": ptx_approx_cases.CASES,
         "float": ptx_float_cases.CASES + ptx_float_cases.NEWER,
         "convert": ptx_convert_cases.CASES,
     }[kind]
     target = 10 * driver.attribute(COMPUTE_MAJOR) + driver.attribute(COMPUTE_MINOR)
-    if driver.sim():
-        target = 100
-    cases = [c for c in cases if needs(c) <= target]
+    cases = [c for c in cases if driver.sim() or needs(c) <= target]
     assert len(cases) > 25
     groups = [cases[i : i + A_KERNEL] for i in range(0, len(cases), A_KERNEL)]
-    name = f"sm_{target}a" if target == 100 else f"sm_{target}"
+    name = "sm_100a" if driver.sim() or target == 100 else f"sm_{target}"
     with ThreadPoolExecutor(2) as pool:
         lines = list(pool.map(lambda g: run(driver, context, g, name), groups))
     assert not [line for group in lines for line in group]

@@ -379,7 +379,7 @@ bool isa_isspacep(ptx_emit_t *emit, const isa_match_t *match)
 		ptx_write(emit, &match->instruction->operand[0], PTX_PRED, "%s", is);
 	else
 		ptx_write(emit, &match->instruction->operand[0], PTX_PRED,
-			  "!%s && !emuv_is_near(thread, emuv_shared, param_window, %s)", is, at);
+			  "!%s && EMUV_IS_GLOBAL(%s) && !EMUV_IS_PARAM(%s)", is, at, at);
 	ptx_out(emit, "}\n");
 	return true;
 }

@@ -169,17 +169,11 @@ EMUV_RARE emuv_u128 emuv_swap_wide(void *pointer, emuv_u128 was, emuv_u128 is)
 #define EMUV_IS_SHARED(pointer) ((uint64_t)(pointer) - (uint64_t)emuv_shared < 0x100000000)
 #define EMUV_IS_LOCAL(pointer) \
 	((uint64_t)(pointer) - thread->local_start < thread->local_end - thread->local_start)
+#define EMUV_IS_PARAM(pointer) \
+	(param_window && (uint64_t)(pointer) - param_window < emuv_launch->parameter_bytes)
 #define EMUV_IS_GLOBAL(pointer)                                                           \
 	(!(((uint64_t)(pointer) - emuv_base) & emuv_reject) && !EMUV_IS_SHARED(pointer) && \
 	 !EMUV_IS_LOCAL(pointer))
-
-/* Shared, local or a parameter? */
-EMUV_INLINE bool emuv_is_near(emuv_thread_t *thread, const uint8_t *shared, uint64_t parameters, uint64_t a)
-{
-	return a - (uint64_t)shared < 0x100000000 ||
-	       a - thread->local_start < thread->local_end - thread->local_start ||
-	       (parameters && a - parameters < thread->launch->parameter_bytes);
-}
 
 /* alloca: 9.7.17.3. */
 EMUV_INLINE uint64_t emuv_alloca(emuv_thread_t *thread, uint64_t bytes, uint64_t align)
