@@ -176,7 +176,7 @@ void sim_capture_forget(sim_stream_t *stream)
 {
 	capture_t *capture = stream->capture->of;
 
-	capture->invalid = true;
+	/* What a stream that joined has added stays, and must be joined back. */
 	leave(stream);
 	if (capture->origin != stream)
 		return;

@@ -367,3 +367,22 @@ def test_destroying_the_origin_ends_the_capture(
     driver.cuStreamDestroy_v2(origin)
     assert status(driver, streams[0]) == NONE
     driver.cuMemFree_v2(driver.new("cuMemAlloc_v2", 4))  # nothing forbids it any more
+
+
+def test_a_stream_that_was_joined_may_go(
+    driver: Driver, streams: list[int], cells: int, event: int
+) -> None:
+    one, helper = streams[0], driver.new("cuStreamCreate", 1)
+    back = driver.new("cuEventCreate", 2)
+    driver.cuStreamBeginCapture_v2(one, GLOBAL)
+    driver.cuEventRecord(event, one)
+    driver.cuStreamWaitEvent(helper, event, 0)
+    driver.cuMemsetD8Async(cells, 1, 4, helper)
+    driver.cuEventRecord(back, helper)
+    driver.cuStreamWaitEvent(one, back, 0)
+    driver.cuStreamDestroy_v2(helper)
+    driver.cuMemsetD8Async(cells, 2, 4, one)
+    graph = end(driver, one)
+    assert types(driver, graph) == [MEMSET, MEMSET]
+    driver.cuGraphDestroy(graph)
+    driver.cuEventDestroy_v2(back)
