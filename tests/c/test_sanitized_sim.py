@@ -53,3 +53,23 @@ def test_conformance_under_sanitizers(tmp_path: Path) -> None:
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
     assert int(passed[1]) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_threads_under_the_thread_sanitizer(tmp_path: Path) -> None:
+    parts = [ROOT / "csrc" / part for part in ("sim", "sim/ptx", "sim/kernel", "common")]
+    library, program = tmp_path / "libcuda.so.1", tmp_path / "threads_on_sim"
+    common = [os.environ.get("CC", "gcc"), "-std=gnu17", "-g", "-O1", "-w", "-fsanitize=thread"]
+    common += ["-pthread", '-DEMUV_VERSION="test"', "-fno-strict-aliasing"]
+    made = [*common, *(f"-I{part}" for part in parts), f"-I{ROOT / 'csrc'}", "-fPIC", "-shared"]
+    made += ["-fvisibility=hidden", "-ftls-model=initial-exec", "-Wl,-Bsymbolic,-z,defs"]
+    made += [str(source) for part in parts for source in sorted(part.glob("*.[cS]"))]
+    done = run([*made, "-o", str(library), "-ldl", "-lm"], os.environ, 120, ROOT)
+    assert done.returncode == 0, done.stderr
+    source = str(ROOT / "tests/c/threads_on_sim.c")
+    done = run([*common, source, "-o", str(program), "-ldl"], os.environ, 60, ROOT)
+    assert done.returncode == 0, done.stderr
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("EMUV_", "LD_"))}
+    done = run([str(program), str(library)], env | {"TSAN_OPTIONS": "halt_on_error=1"}, 60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-4000:]

@@ -145,7 +145,7 @@ int main(int argc, char **argv)
 
 	library = argc == 2 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	if (!library) {
-		fprintf(stderr, "usage: threads_on_sim LIBRARY\n");
+		fprintf(stderr, "usage: threads_on_sim LIBRARY (%s)\n", argc == 2 ? dlerror() : "");
 		return 2;
 	}
 	CALL("cuInit", 0);
