@@ -263,5 +263,77 @@ def bad_address(rt: Runtime) -> None:
     rt.malloc(64)
 
 
+class KernelNode(ctypes.Structure):
+    _fields_ = [("function", c_void_p), ("grid", Dim), ("block", Dim), ("shared", c_uint),
+                ("parameters", c_void_p), ("extra", c_void_p)]  # fmt: skip
+
+
+class SetNode(ctypes.Structure):
+    _fields_ = [("to", c_void_p), ("pitch", c_size_t), ("value", c_uint), ("element", c_uint),
+                ("width", c_size_t), ("height", c_size_t)]  # fmt: skip
+
+
+def captured(rt: Runtime) -> None:
+    program = made(rt)
+    stream, graph, run, status = c_void_p(), c_void_p(), c_void_p(), c_int(-1)
+    rt.cudaStreamCreateWithFlags(byref(stream), 1)
+    rt.cudaStreamBeginCapture(stream, 0)
+    rt.cudaStreamIsCapturing(stream, byref(status))
+    assert status.value == 1
+    grid = (Dim(N // 128 + 1, 1, 1), Dim(128, 1, 1))
+    for _ in range(2):
+        rt.cudaLaunchKernel(program.stub, *grid, program.pointers, c_size_t(0), stream)
+    rt.cudaStreamEndCapture(stream, byref(graph))
+    rt.cudaDeviceSynchronize()
+    assert program.values() == [float(i) for i in range(N)]
+    rt.cudaGraphInstantiate(byref(run), graph, ctypes.c_ulonglong(0))
+    rt.cudaGraphLaunch(run, stream)
+    rt.cudaStreamSynchronize(stream)
+    assert program.values() == [9.0 * i for i in range(N)]
+    count = c_size_t()
+    rt.cudaGraphGetNodes(graph, None, byref(count))
+    assert count.value == 2
+    rt.cudaGraphExecDestroy(run)
+    rt.cudaGraphDestroy(graph)
+
+
+def drawn(rt: Runtime) -> None:
+    """Nodes by hand: a kernel, then a copy, then a set; and what is told of them."""
+    program = made(rt)
+    graph, run, nodes = c_void_p(), c_void_p(), [c_void_p() for _ in range(3)]
+    rt.cudaGraphCreate(byref(graph), 0)
+    kernel = KernelNode(
+        ctypes.addressof(program.stub), Dim(8, 1, 1), Dim(128, 1, 1), 0,
+        ctypes.addressof(program.pointers), None,
+    )  # fmt: skip
+    rt.cudaGraphAddKernelNode(byref(nodes[0]), graph, None, c_size_t(0), byref(kernel))
+    copy = rt.malloc(4 * N)
+    rt.cudaGraphAddMemcpyNode1D(
+        byref(nodes[1]), graph, byref(nodes[0]), c_size_t(1), copy, program.data,
+        c_size_t(4 * N), 3,
+    )  # fmt: skip
+    zero = SetNode(program.data.value, 0, 0, 4, N, 1)
+    rt.cudaGraphAddMemsetNode(byref(nodes[2]), graph, byref(nodes[1]), c_size_t(1), byref(zero))
+    rt.cudaGraphInstantiateWithFlags(byref(run), graph, ctypes.c_ulonglong(0))
+    rt.cudaGraphLaunch(run, None)
+    rt.cudaDeviceSynchronize()
+    assert rt.download(copy, 4 * N) == struct.pack(f"{N}f", *(3.0 * i for i in range(N)))
+    assert program.values() == [0.0] * N
+    told, what = KernelNode(), SetNode()
+    rt.cudaGraphKernelNodeGetParams(nodes[0], byref(told))
+    assert (told.grid.x, told.block.x) == (8, 128)
+    about = Attributes()
+    rt.cudaFuncGetAttributes(byref(about), c_void_p(told.function))  # a handle is as good
+    assert about.shared == 256
+    rt.cudaGraphMemsetNodeGetParams(nodes[2], byref(what))
+    assert (what.to, what.width, what.element) == (program.data.value, N, 4)
+    kinds = []
+    for node in nodes:
+        kind = c_int()
+        rt.cudaGraphNodeGetType(node, byref(kind))
+        kinds.append(kind.value)
+    assert kinds == [0, 1, 2]
+
+
 if __name__ == "__main__":
     globals()[sys.argv[2]](Runtime(int(sys.argv[1])))
