@@ -64,7 +64,11 @@ static const case_t cases[] = {
 	{ "barriers in a loop", LOOP("barrier.cta.sync.aligned 0;"), false, false, 0, 16 },
 	{ "another barrier", "bar.sync 1;", true, false, 0, 16 },
 	{ "a barrier of some", "bar.sync 0, 64;", true, false, 0, 16 },
-	{ "a shuffle", "shfl.sync.idx.b32 %x1, %x0, 0, 31, -1;", true, false, 0, 16 },
+	{ "a shuffle", "shfl.sync.idx.b32 %x1, %x0, 0, 31, -1;", false, false, 0, 16 },
+	{ "a shuffle of before", "shfl.idx.b32 %x1, %x0, 0, 31;", true, false, 0, 16 },
+	{ "a barrier that counts", "bar.red.popc.u32 %x1, 0, 1;", false, false, 0, 16 },
+	{ "an argument kept over a barrier", "{ .param .b32 n; st.param.b32 [n], 1; bar.sync 0;"
+	  "call deep, (n); }", true, false, 0, 48 + 16 + 16 },
 	{ "local memory", "{ .param .b32 n; st.param.b32 [n], 1; call deep, (n); }", false, false, 0,
 	  48 + 16 + 16 },
 	{ "recursion", "call again;", false, false, 0, 0 },

@@ -61,8 +61,9 @@ enum {
 	EMUV_TRAP_STACK,      /* local memory used up; CUDA_ERROR_LAUNCH_FAILED */
 	EMUV_TRAP_FUNCTION,   /* call of no function; CUDA_ERROR_INVALID_PC */
 	EMUV_TRAP_TIME,       /* EMUV_SIM_KERNEL_MS; CUDA_ERROR_LAUNCH_TIMEOUT */
-	EMUV_TRAP_DEADLOCK,   /* no lane can go on; CUDA_ERROR_LAUNCH_FAILED */
+	EMUV_TRAP_DEADLOCK,   /* no lane can go on (detail: at barriers, << 32 in warps); the same */
 	EMUV_TRAP_STOPPED,    /* the context or the process ends */
+	EMUV_TRAP_LANES,      /* as _INSTRUCTION: a lane that is not in its mask (the detail) */
 };
 
 /* Operations of a warp or a block: every lane of `mask` (or thread of the barrier) takes part. */
@@ -157,7 +158,7 @@ typedef struct {
 	uint32_t version;     /* EMUV_KERNEL_VERSION */
 	uint32_t flags;
 	uint32_t track;       /* EMUV_TRACK of this file */
-	uint32_t reserved;
+	uint32_t step_bytes;  /* local memory that block() takes for each thread at once, besides */
 	/* All threads of thread->block, one after another; the function fills in index and
 	 * linear.  NULL with EMUV_KERNEL_SYNC. */
 	void (*block)(emuv_thread_t *thread);

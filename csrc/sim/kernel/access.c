@@ -52,6 +52,14 @@ void sim_trap_plain(emuv_thread_t *thread, int why, uint64_t detail)
 	case EMUV_TRAP_FUNCTION:
 		sim_trap(thread, why, "calls 0x%llx, which is no function",
 			 (unsigned long long)detail);
+	case EMUV_TRAP_LANES:
+		sim_trap(thread, EMUV_TRAP_INSTRUCTION,
+			 "lane %u takes part in an operation of lanes 0x%08llx, which it is none of",
+			 thread->linear % LANES, (unsigned long long)detail);
+	case EMUV_TRAP_DEADLOCK:
+		sim_trap(thread, why,
+			 "no thread can go on: %u wait at a barrier, %u in an operation of their "
+			 "warp", (uint32_t)detail, (uint32_t)(detail >> 32));
 	case EMUV_TRAP_STOPPED:
 	case EMUV_TRAP_TIME:
 		sim_core_leave(sim_core_of(thread), CORE_LEFT);

@@ -214,7 +214,8 @@ sim_seat_t *sim_core_seat(sim_core_t *core, uint32_t index)
 	seat->core = core;
 	seat->alive = 0;
 	if (!make_window(seat, index, run->launch.shared_bytes) ||
-	    !make_local(seat, (fibers ? run->threads : 1) * run->what->local_bytes) ||
+	    !make_local(seat, (fibers ? run->threads : 1) * run->what->local_bytes +
+				      sim_core_step_bytes(run)) ||
 	    (fibers && !make_stacks(seat, run->threads, stack)))
 		return NULL;
 	if (run->paging) {

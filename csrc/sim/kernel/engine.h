@@ -200,6 +200,11 @@ sim_core_t *sim_core_take(void);
 void sim_core_give(sim_core_t *core);
 /* A seat for blocks of the run; NULL: no memory. */
 sim_seat_t *sim_core_seat(sim_core_t *core, uint32_t index);
+/* Local memory of a block that goes in steps: of all its threads at once. */
+static inline size_t sim_core_step_bytes(const sim_run_t *run)
+{
+	return (size_t)run->threads * run->what->kernel->step_bytes;
+}
 bool sim_core_plain(sim_core_t *core);
 #define PLAIN_STACK_BYTES ((size_t)1 << 20)
 /* Of windows and local memory: how many bytes there are from the address on; 0: it is not there. */

@@ -203,7 +203,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 			.block = &core->seats[0]->block,
 			.local_start = (uint64_t)(uintptr_t)core->seats[0]->local,
 			.local_end = (uint64_t)(uintptr_t)core->seats[0]->local +
-				     run->what->local_bytes,
+				     run->what->local_bytes + sim_core_step_bytes(run),
 		};
 		sim_plain_go(core, plain_blocks);
 		collect(run, &core->thread);

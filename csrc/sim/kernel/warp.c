@@ -10,113 +10,22 @@
  *   - Lanes are done in their order; the last to come goes on at once.
  */
 #include "engine.h"
+#include "lanes.h"
 
-#define EACH_LANE(lane, mask)                                                        \
-	for (uint32_t left_##lane = (mask), lane;                                    \
-	     left_##lane && ((lane = (uint32_t)__builtin_ctz(left_##lane)), true);   \
-	     left_##lane &= left_##lane - 1)
-
-static uint32_t same_as(const sim_fiber_t *warp, uint32_t mask, uint64_t value)
-{
-	uint32_t same = 0;
-
-	EACH_LANE(lane, mask)
-		if (warp[lane].value == value)
-			same |= 1u << lane;
-	return same;
-}
-
-static uint32_t trues(const sim_fiber_t *warp, uint32_t mask)
-{
-	uint32_t found = 0;
-
-	EACH_LANE(lane, mask)
-		if (warp[lane].value)
-			found |= 1u << lane;
-	return found;
-}
-
-static uint32_t fold(const sim_fiber_t *warp, uint32_t operation, uint32_t mask)
-{
-	uint32_t sum = (uint32_t)warp[__builtin_ctz(mask)].value;
-
-	EACH_LANE(lane, mask & (mask - 1)) {
-		uint32_t value = (uint32_t)warp[lane].value;
-
-		switch (operation) {
-		case EMUV_WARP_ADD:
-			sum += value;
-			break;
-		case EMUV_WARP_MIN_U:
-			sum = value < sum ? value : sum;
-			break;
-		case EMUV_WARP_MAX_U:
-			sum = value > sum ? value : sum;
-			break;
-		case EMUV_WARP_MIN_S:
-			sum = (int32_t)value < (int32_t)sum ? value : sum;
-			break;
-		case EMUV_WARP_MAX_S:
-			sum = (int32_t)value > (int32_t)sum ? value : sum;
-			break;
-		case EMUV_WARP_AND:
-			sum &= value;
-			break;
-		case EMUV_WARP_OR:
-			sum |= value;
-			break;
-		default:
-			sum ^= value;
-			break;
-		}
-	}
-	return sum;
-}
+#define EACH_LANE EMUV_EACH_LANE
 
 /* Each lane's result. */
 static void exchange(sim_fiber_t *warp, uint32_t operation, uint32_t mask)
 {
-	uint64_t same;
+	emuv_lane_t lanes[LANES];
 
-	switch (operation) {
-	case EMUV_WARP_SHUFFLE:
-		EACH_LANE(lane, mask) {
-			uint32_t source = warp[lane].source & (LANES - 1);
-
-			warp[lane].result = warp[mask >> source & 1 ? source : lane].value;
-		}
-		return;
-	case EMUV_WARP_MATCH_ANY:
-		EACH_LANE(lane, mask)
-			warp[lane].result = same_as(warp, mask, warp[lane].value);
-		return;
-	case EMUV_WARP_SYNC:
-		same = 0;
-		break;
-	case EMUV_WARP_ALL:
-		same = trues(warp, mask) == mask;
-		break;
-	case EMUV_WARP_ANY:
-		same = trues(warp, mask) != 0;
-		break;
-	case EMUV_WARP_UNI:
-		same = trues(warp, mask) == mask || trues(warp, mask) == 0;
-		break;
-	case EMUV_WARP_BALLOT:
-		same = trues(warp, mask);
-		break;
-	case EMUV_WARP_MATCH_ALL:
-		same = same_as(warp, mask, warp[__builtin_ctz(mask)].value) == mask ? mask : 0;
-		break;
-	case EMUV_WARP_ELECT:
-		same = (uint64_t)__builtin_ctz(mask);
-		break;
-	default:
-		same = fold(warp, operation, mask);
-		break;
+	EACH_LANE(lane, mask) {
+		lanes[lane].value = warp[lane].value;
+		lanes[lane].source = (uint8_t)warp[lane].source;
 	}
+	emuv_lanes_exchange(lanes, operation, mask);
 	EACH_LANE(lane, mask)
-		warp[lane].result = same;
+		warp[lane].result = lanes[lane].result;
 }
 
 /* Ends the meeting that `host` keeps; the lanes in `mask` but for `self` become ready. */

@@ -12,6 +12,8 @@ emuv_kernel_prelude:
 	.incbin "csrc/sim/ptx/prelude_half.h"
 	.incbin "csrc/sim/ptx/prelude_warp.h"
 	.incbin "csrc/sim/ptx/prelude_video.h"
+	.incbin "csrc/sim/kernel/lanes.h"
+	.incbin "csrc/sim/ptx/prelude_steps.h"
 	.byte 0
 	.size emuv_kernel_prelude, . - emuv_kernel_prelude
 	.section .note.GNU-stack, "", %progbits

@@ -131,7 +131,7 @@ static void declare_frame(ptx_emit_t *emit, const ptx_function_t *function)
 		bytes += 64;
 	if (!function->entry)
 		ptx_out(emit, "const uint64_t saved = thread->local_next;\n");
-	if (bytes)
+	if (bytes && !(function->entry && emit->steps))
 		ptx_out(emit, "const uint64_t frame = emuv_alloca(thread, %zu, %zu);\n", bytes,
 			reached->frame_align);
 	if (function->entry) {
@@ -144,7 +144,8 @@ static void declare_frame(ptx_emit_t *emit, const ptx_function_t *function)
 		if (reached->copies_parameters && all) {
 			ptx_out(emit, "const uint64_t param_window = frame + %zu;\n",
 				reached->frame_bytes - all);
-			ptx_out(emit, "__builtin_memcpy((void *)param_window, parameters, %zu);\n", all);
+			ptx_out(emit, "%s__builtin_memcpy((void *)param_window, parameters, %zu);\n",
+				emit->steps ? "if (!step) " : "", all);
 		} else {
 			ptx_out(emit, "const uint64_t param_window __attribute__((unused)) = 0;\n");
 		}
@@ -297,10 +298,10 @@ static void emit_entry(ptx_emit_t *emit)
 	unsigned int flags = 0;
 
 	if (emit->steps) {
-		ptx_out(emit, "#define STEP_DONE 0xffff\n");
 		ptx_steps_declare(emit);
 		ptx_out(emit, body_head, "uint16_t",
-			", struct kept *const kept, const uint16_t step");
+			", struct kept *const kept, emuv_lane_t *const lane, const uint64_t frame, "
+			"const uint16_t step");
 	} else {
 		ptx_out(emit, body_head, "void", "");
 	}
@@ -317,9 +318,10 @@ static void emit_entry(ptx_emit_t *emit)
 		flags |= 4;
 	ptx_out(emit,
 		"__attribute__((visibility(\"default\"))) const emuv_kernel_t emuv_kernel = "
-		"{ EMUV_KERNEL_VERSION, %s%s%s0, EMUV_TRACK, 0, %s, %s };\n",
+		"{ EMUV_KERNEL_VERSION, %s%s%s0, EMUV_TRACK, %zu, %s, %s };\n",
 		flags & 1 ? "EMUV_KERNEL_SYNC | " : "", flags & 2 ? "EMUV_KERNEL_GRID | " : "",
-		flags & 4 ? "EMUV_KERNEL_CROSS | " : "", flags & 1 ? "NULL" : "run",
+		flags & 4 ? "EMUV_KERNEL_CROSS | " : "", emit->steps ? emit->steps->frame_bytes : 0,
+		flags & 1 ? "NULL" : "run",
 		flags & 1 ? "run" : "NULL");
 }
 

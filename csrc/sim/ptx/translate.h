@@ -69,7 +69,9 @@ typedef struct {
 		uint64_t *alive;  /* registers */
 	} *step;
 	unsigned int count, words;
-	uint64_t *kept; /* registers, of any step */
+	uint64_t *kept;     /* registers, of any step */
+	bool results;       /* not barriers alone */
+	size_t frame_bytes; /* of a thread, aligned */
 } ptx_steps_t;
 
 struct ptx_emit {

@@ -26,7 +26,7 @@ static void leave(ptx_emit_t *emit, bool ended)
 	unsigned int number = 0, reg = 0;
 
 	if (function->entry) {
-		ptx_out(emit, emit->steps ? "return STEP_DONE;\n" : "return;\n");
+		ptx_out(emit, emit->steps ? "return EMUV_STEP_DONE;\n" : "return;\n");
 		return;
 	}
 	/* The registers of results and parameters are a function's first. */
