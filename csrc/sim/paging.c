@@ -9,7 +9,8 @@
  * its rights with it (revoke), in every launch that runs.
  *
  * Remote blocks get no right, since every access counts: it crosses the link.  They get
- * REMOTE of the right instead, and sim_paging_access counts by an atomic addition.
+ * REMOTE of the right instead; their bytes are summed in lanes, one for each thread that
+ * executes a launch, or by atomic additions where there is none.
  *
  * Small allocations share blocks (space.c): a right is for all of the block.
  */
@@ -22,7 +23,7 @@
 #include "internal.h"
 
 #define RIGHTS (EMUV_READ | EMUV_WRITE)
-#define REMOTE(rights) ((rights) << 4)
+#define REMOTE(rights) ((rights) << SIM_REMOTE_SHIFT)
 #define OWN 0x80 /* in `seen`: the engine's */
 
 typedef struct {
@@ -200,6 +201,22 @@ static void count_remote(remote_t *remote, uint32_t bytes, uint32_t rights)
 		atomic_fetch_add_explicit(&remote->read, bytes, memory_order_relaxed);
 	if (rights & EMUV_WRITE)
 		atomic_fetch_add_explicit(&remote->written, bytes, memory_order_relaxed);
+}
+
+void sim_paging_lane_move(sim_paging_t *paging, sim_lane_slot_t *slot, uint32_t block)
+{
+	if (slot->block) {
+		remote_t *remote = &paging->remote[slot->block - 1];
+		atomic_fetch_add_explicit(&remote->read, slot->read, memory_order_relaxed);
+		atomic_fetch_add_explicit(&remote->written, slot->written, memory_order_relaxed);
+	}
+	*slot = (sim_lane_slot_t){ .block = block };
+}
+
+void sim_paging_flush(sim_paging_t *paging, sim_paging_lane_t *lane)
+{
+	for (int i = 0; i < SIM_LANE_SLOTS; i++)
+		sim_paging_lane_move(paging, &lane->slot[i], 0);
 }
 
 /* May the context's device use plain memory of the range, and where is it? */

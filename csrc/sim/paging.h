@@ -44,8 +44,24 @@ uint64_t sim_clock_run(const sim_cost_t *cost, uint64_t start);
 /* EMUV_SIM_CLOCK=virtual: cuEventElapsedTime answers virtual times. */
 extern bool sim_clock_events;
 
+/* ---- the arena: arena.c; with or without sim_lock ---- */
+#define SIM_ARENA_BYTES ((uint64_t)4 << 40) /* at most: less where address space is limited */
+extern uintptr_t sim_arena_base; /* 0 before cuInit; a multiple of sim_arena_bytes */
+extern uint64_t sim_arena_bytes; /* a power of two */
+/* At cuInit.  False: the address space is not to be had (ulimit -v). */
+bool sim_arena_init(void);
+bool sim_arena_holds(uintptr_t address);
 /*
- * Kernels.  sim_paging_tracks: should this launch run tracked code?  (EMUV_SIM_TRACK:
+ * A stretch of the arena, aligned to `align` (a power of two >= 2 MiB), not accessible
+ * (PROT_NONE).  `hint` 0 or where it would best be.  NULL: no room.
+ */
+void *sim_arena_take(size_t bytes, size_t align, uintptr_t hint);
+/* Whatever was mapped there; memory goes back, and the addresses fault from then on. */
+void sim_arena_give(void *address, size_t bytes);
+
+/* ---- kernels: paging.c ---- */
+/*
+ * sim_paging_tracks: should this launch run tracked code?  (EMUV_SIM_TRACK:
  * 0 never, 1 always; else where statistics or virtual times are asked for, or managed
  * memory exists.)  begin and end bracket a launch; between them, sim_paging_access is
  * the slow path of an access.  Several worker threads of one launch may be in it at once.
@@ -71,25 +87,43 @@ void sim_paging_own(sim_paging_t *paging, uint64_t address, uint64_t bytes);
  */
 CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t bytes, uint32_t rights);
 /*
+ * Remote blocks without sim_lock: each thread that executes a launch has a lane, zeroed,
+ * asks sim_paging_remote first, and flushes the lane before sim_paging_end.
+ */
+#define SIM_LANE_SLOTS 8
+typedef struct {
+	uint32_t block; /* from 1 on; 0: none */
+	uint64_t read, written;
+} sim_lane_slot_t;
+typedef struct {
+	sim_lane_slot_t slot[SIM_LANE_SLOTS];
+} sim_paging_lane_t;
+#define SIM_REMOTE_SHIFT 4 /* in the table: rights that are used over the link */
+void sim_paging_lane_move(sim_paging_t *paging, sim_lane_slot_t *slot, uint32_t block);
+void sim_paging_flush(sim_paging_t *paging, sim_paging_lane_t *lane);
+/* Was that an access to a remote block, which is now counted?  `table`: sim_paging_table. */
+static inline bool sim_paging_remote(sim_paging_t *paging, const uint8_t *table,
+				     sim_paging_lane_t *lane, uint64_t address, uint32_t bytes,
+				     uint32_t rights)
+{
+	uint64_t offset = address - sim_arena_base;
+	uint32_t block = (uint32_t)(offset / SIM_BLOCK_BYTES);
+
+	if (offset >= sim_arena_bytes ||
+	    ~(__atomic_load_n(&table[block], __ATOMIC_RELAXED) >> SIM_REMOTE_SHIFT) & rights & 3)
+		return false;
+	sim_lane_slot_t *slot = &lane->slot[block % SIM_LANE_SLOTS];
+	if (__builtin_expect(slot->block != block + 1, 0))
+		sim_paging_lane_move(paging, slot, block + 1);
+	slot->read += rights & 1 ? bytes : 0;     /* EMUV_READ */
+	slot->written += rights & 2 ? bytes : 0;  /* EMUV_WRITE */
+	return true;
+}
+/*
  * Takes sim_lock.  Adds what the launch cost to *cost; rights go.  The caller has set
  * cost->instructions, and cost->vram_bytes to all bytes that the kernel read and wrote:
  * those of remote blocks are taken out of it.
  */
 void sim_paging_end(sim_paging_t *paging, sim_cost_t *cost);
-
-/* ---- the arena: arena.c; with or without sim_lock ---- */
-#define SIM_ARENA_BYTES ((uint64_t)4 << 40) /* at most: less where address space is limited */
-extern uintptr_t sim_arena_base; /* 0 before cuInit; a multiple of sim_arena_bytes */
-extern uint64_t sim_arena_bytes; /* a power of two */
-/* At cuInit.  False: the address space is not to be had (ulimit -v). */
-bool sim_arena_init(void);
-bool sim_arena_holds(uintptr_t address);
-/*
- * A stretch of the arena, aligned to `align` (a power of two >= 2 MiB), not accessible
- * (PROT_NONE).  `hint` 0 or where it would best be.  NULL: no room.
- */
-void *sim_arena_take(size_t bytes, size_t align, uintptr_t hint);
-/* Whatever was mapped there; memory goes back, and the addresses fault from then on. */
-void sim_arena_give(void *address, size_t bytes);
 
 #endif

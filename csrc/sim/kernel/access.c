@@ -158,15 +158,19 @@ static uint64_t reachable(uint64_t address)
 void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32_t rights)
 {
 	sim_core_t *core = sim_core_of(thread);
+	sim_run_t *run = core->run;
 	bool inside = sim_arena_holds((uintptr_t)address);
 	CUresult result = CUDA_SUCCESS;
 
 	if (address & (bytes - 1))
 		sim_trap_access(thread, address, bytes, (rights & EMUV_WRITE) != 0);
+	if (run->paging && sim_paging_remote(run->paging, run->launch.table, &core->lane, address,
+					     bytes, rights))
+		return (void *)(uintptr_t)address;
 	if (inside && sim_core_owns(core, address, bytes))
 		return (void *)(uintptr_t)address;
-	if (core->run->paging) {
-		result = sim_paging_access(core->run->paging, address, bytes, rights);
+	if (run->paging) {
+		result = sim_paging_access(run->paging, address, bytes, rights);
 	} else if (!inside) {
 		sim_lock_take();
 		if (reachable(address) < bytes)

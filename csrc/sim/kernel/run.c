@@ -209,6 +209,8 @@ static void work(sim_core_t *core, sim_run_t *run)
 		collect(run, &core->thread);
 	}
 	sim_fault_leave(core);
+	if (run->paging)
+		sim_paging_flush(run->paging, &core->lane);
 }
 
 /* ---- helpers ---- */
