@@ -155,7 +155,8 @@ static uint64_t reachable(uint64_t address)
 	return mapping.start + mapping.bytes - address;
 }
 
-void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32_t rights)
+static __attribute__((noinline)) void *access_slow(emuv_thread_t *thread, uint64_t address,
+						   uint32_t bytes, uint32_t rights)
 {
 	sim_core_t *core = sim_core_of(thread);
 	sim_run_t *run = core->run;
@@ -164,9 +165,6 @@ void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32
 
 	if (address & (bytes - 1))
 		sim_trap_access(thread, address, bytes, (rights & EMUV_WRITE) != 0);
-	if (run->paging && sim_paging_remote(run->paging, run->launch.table, &core->lane, address,
-					     bytes, rights))
-		return (void *)(uintptr_t)address;
 	if (inside && sim_core_owns(core, address, bytes))
 		return (void *)(uintptr_t)address;
 	if (run->paging) {
@@ -183,6 +181,18 @@ void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32
 	if (result != CUDA_SUCCESS)
 		sim_trap_access(thread, address, bytes, (rights & EMUV_WRITE) != 0);
 	return (void *)(uintptr_t)address;
+}
+
+/* Remote blocks come here with each access. */
+void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32_t rights)
+{
+	sim_core_t *core = sim_core_of(thread);
+	sim_run_t *run = core->run;
+
+	if (run->paging && !(address & (bytes - 1)) &&
+	    sim_paging_remote(run->paging, run->launch.table, &core->lane, address, bytes, rights))
+		return (void *)(uintptr_t)address;
+	return access_slow(thread, address, bytes, rights);
 }
 
 const char *sim_kernel_bytes(emuv_thread_t *thread, uint64_t address, uint64_t bytes, uint64_t *room)
