@@ -23,7 +23,7 @@
 #include "internal.h"
 
 #define RIGHTS (EMUV_READ | EMUV_WRITE)
-#define REMOTE(rights) ((rights) << SIM_REMOTE_SHIFT)
+#define REMOTE(rights) ((rights) << EMUV_REMOTE_SHIFT)
 #define OWN 0x80 /* in `seen`: the engine's */
 
 typedef struct {
@@ -203,20 +203,20 @@ static void count_remote(remote_t *remote, uint32_t bytes, uint32_t rights)
 		atomic_fetch_add_explicit(&remote->written, bytes, memory_order_relaxed);
 }
 
-void sim_paging_lane_move(sim_paging_t *paging, sim_lane_slot_t *slot, uint32_t block)
+void sim_paging_lane_move(sim_paging_t *paging, emuv_lane_t *lane, uint64_t block)
 {
-	if (slot->block) {
-		remote_t *remote = &paging->remote[slot->block - 1];
-		atomic_fetch_add_explicit(&remote->read, slot->read, memory_order_relaxed);
-		atomic_fetch_add_explicit(&remote->written, slot->written, memory_order_relaxed);
+	if (lane->block) {
+		remote_t *remote = &paging->remote[lane->block - 1];
+		atomic_fetch_add_explicit(&remote->read, lane->read, memory_order_relaxed);
+		atomic_fetch_add_explicit(&remote->written, lane->written, memory_order_relaxed);
 	}
-	*slot = (sim_lane_slot_t){ .block = block };
+	*lane = (emuv_lane_t){ .block = block };
 }
 
-void sim_paging_flush(sim_paging_t *paging, sim_paging_lane_t *lane)
+void sim_paging_flush(sim_paging_t *paging, emuv_lane_t lanes[EMUV_LANES])
 {
-	for (int i = 0; i < SIM_LANE_SLOTS; i++)
-		sim_paging_lane_move(paging, &lane->slot[i], 0);
+	for (int i = 0; i < EMUV_LANES; i++)
+		sim_paging_lane_move(paging, &lanes[i], 0);
 }
 
 /* May the context's device use plain memory of the range, and where is it? */

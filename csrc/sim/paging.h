@@ -9,6 +9,7 @@
 #ifndef EMUV_SIM_PAGING_H
 #define EMUV_SIM_PAGING_H
 
+#include "kernel/abi.h"
 #include "sim.h"
 
 /* Why bytes crossed the link. */
@@ -87,36 +88,27 @@ void sim_paging_own(sim_paging_t *paging, uint64_t address, uint64_t bytes);
  */
 CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t bytes, uint32_t rights);
 /*
- * Remote blocks without sim_lock: each thread that executes a launch has a lane, zeroed,
- * asks sim_paging_remote first, and flushes the lane before sim_paging_end.
+ * Remote blocks without sim_lock: each thread that executes a launch has lanes (abi.h),
+ * zeroed, asks sim_paging_remote first, and flushes them before sim_paging_end.
  */
-#define SIM_LANE_SLOTS 8
-typedef struct {
-	uint32_t block; /* from 1 on; 0: none */
-	uint64_t read, written;
-} sim_lane_slot_t;
-typedef struct {
-	sim_lane_slot_t slot[SIM_LANE_SLOTS];
-} sim_paging_lane_t;
-#define SIM_REMOTE_SHIFT 4 /* in the table: rights that are used over the link */
-void sim_paging_lane_move(sim_paging_t *paging, sim_lane_slot_t *slot, uint32_t block);
-void sim_paging_flush(sim_paging_t *paging, sim_paging_lane_t *lane);
-/* Was that an access to a remote block, which is now counted?  `table`: sim_paging_table. */
-static inline bool sim_paging_remote(sim_paging_t *paging, const uint8_t *table,
-				     sim_paging_lane_t *lane, uint64_t address, uint32_t bytes,
-				     uint32_t rights)
+void sim_paging_lane_move(sim_paging_t *paging, emuv_lane_t *lane, uint64_t block);
+void sim_paging_flush(sim_paging_t *paging, emuv_lane_t lanes[EMUV_LANES]);
+/* Was that an access to a remote block, which is now counted? */
+static inline bool sim_paging_remote(sim_paging_t *paging, const emuv_launch_t *launch,
+				     emuv_lane_t lanes[EMUV_LANES], uint64_t address,
+				     uint32_t bytes, uint32_t rights)
 {
-	uint64_t offset = address - sim_arena_base;
-	uint32_t block = (uint32_t)(offset / SIM_BLOCK_BYTES);
+	uint64_t offset = address - launch->arena_base, block = offset / SIM_BLOCK_BYTES;
 
-	if (offset >= sim_arena_bytes ||
-	    ~(__atomic_load_n(&table[block], __ATOMIC_RELAXED) >> SIM_REMOTE_SHIFT) & rights & 3)
+	if (offset & launch->arena_reject ||
+	    ~(__atomic_load_n(&launch->table[block], __ATOMIC_RELAXED) >> EMUV_REMOTE_SHIFT) &
+		    rights & (EMUV_READ | EMUV_WRITE))
 		return false;
-	sim_lane_slot_t *slot = &lane->slot[block % SIM_LANE_SLOTS];
-	if (__builtin_expect(slot->block != block + 1, 0))
-		sim_paging_lane_move(paging, slot, block + 1);
-	slot->read += rights & 1 ? bytes : 0;     /* EMUV_READ */
-	slot->written += rights & 2 ? bytes : 0;  /* EMUV_WRITE */
+	emuv_lane_t *lane = &lanes[block % EMUV_LANES];
+	if (lane->block != block + 1)
+		sim_paging_lane_move(paging, lane, block + 1);
+	lane->read += rights & EMUV_READ ? bytes : 0;
+	lane->written += rights & EMUV_WRITE ? bytes : 0;
 	return true;
 }
 /*

@@ -177,6 +177,7 @@ static void describe(sim_core_t *core, sim_seat_t *seat)
 
 		memset(thread, 0, sizeof(*thread));
 		thread->launch = &run->launch;
+		thread->lanes = core->lanes;
 		thread->block = &seat->block;
 		thread->linear = i;
 		memcpy(thread->index, index, sizeof(index));

@@ -200,6 +200,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 	} else {
 		core->thread = (emuv_thread_t){
 			.launch = &run->launch,
+			.lanes = core->lanes,
 			.block = &core->seats[0]->block,
 			.local_start = (uint64_t)(uintptr_t)core->seats[0]->local,
 			.local_end = (uint64_t)(uintptr_t)core->seats[0]->local +
@@ -210,7 +211,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 	}
 	sim_fault_leave(core);
 	if (run->paging)
-		sim_paging_flush(run->paging, &core->lane);
+		sim_paging_flush(run->paging, core->lanes);
 }
 
 /* ---- helpers ---- */

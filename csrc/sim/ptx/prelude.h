@@ -35,7 +35,21 @@ typedef __int128 emuv_s128;
 
 EMUV_RARE void *emuv_slow(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32_t rights)
 {
-	return thread->launch->engine->access(thread, address, bytes, rights);
+	const emuv_launch_t *launch = thread->launch;
+	uint64_t offset = address - launch->arena_base, block = offset >> 21;
+
+	/* A remote block that the lane has already: counted here, as it is with each access. */
+	if (EMUV_TRACK && !(offset & (launch->arena_reject | (bytes - 1)))) {
+		emuv_lane_t *lane = &thread->lanes[block % EMUV_LANES];
+		uint32_t remote = *(const volatile uint8_t *)&launch->table[block] >> EMUV_REMOTE_SHIFT;
+
+		if (lane->block == block + 1 && !(~remote & rights & (EMUV_READ | EMUV_WRITE))) {
+			lane->read += rights & EMUV_READ ? bytes : 0;
+			lane->written += rights & EMUV_WRITE ? bytes : 0;
+			return (void *)address;
+		}
+	}
+	return launch->engine->access(thread, address, bytes, rights);
 }
 
 /*
