@@ -15,7 +15,8 @@
 struct sim_user_object {
 	sim_object_t object;
 	sim_user_object_t *next; /* of those whose destructor is due */
-	uint64_t references;
+	uint64_t references; /* all */
+	uint64_t owned;      /* of these: the program's own, which it may release */
 	CUhostFn destroy;
 	void *data;
 };
@@ -108,7 +109,7 @@ SIM_API(cuUserObjectCreate, CUuserObject *handle, void *data, CUhostFn destroy, 
 	sim_lock_take();
 	object = sim_object_new(SIM_USER_OBJECT, sizeof(*object), NULL);
 	if (object) {
-		object->references = count;
+		object->references = object->owned = count;
 		object->destroy = destroy;
 		object->data = data;
 	}
@@ -128,12 +129,14 @@ static CUresult change(CUuserObject handle, unsigned int count, bool more)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
 	object = sim_object_get(handle, SIM_USER_OBJECT);
-	if (object && (more || count <= object->references)) {
+	if (object && more) {
 		result = CUDA_SUCCESS;
-		if (more)
-			object->references += count;
-		else
-			release(object, count);
+		object->references += count;
+		object->owned += count;
+	} else if (object && count <= object->owned) {
+		result = CUDA_SUCCESS;
+		object->owned -= count;
+		release(object, count);
 	}
 	sim_lock_drop();
 	sim_user_objects_end();
@@ -165,10 +168,12 @@ SIM_API(cuGraphRetainUserObject, CUgraph handle, CUuserObject object_handle, uns
 	sim_lock_take();
 	object = sim_object_get(object_handle, SIM_USER_OBJECT);
 	graph = sim_graph_get(handle, &result);
-	if (object && graph && (!flags || count <= object->references)) {
+	if (object && graph && (!flags || count <= object->owned)) {
 		result = hold(graph, object, count) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
-		/* Moved references are the caller's own. */
-		if (result == CUDA_SUCCESS && !flags)
+		/* Moved references were the caller's own. */
+		if (result == CUDA_SUCCESS && flags)
+			object->owned -= count;
+		else if (result == CUDA_SUCCESS)
 			object->references += count;
 	}
 	sim_lock_drop();

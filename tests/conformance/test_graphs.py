@@ -654,6 +654,22 @@ def test_references_of_user_objects(driver: Driver, graph: int) -> None:
     assert driver.code("cuUserObjectCreate", byref(c_uint64()), 0, destroy, 1, 0) == INVALID_VALUE
 
 
+def test_references_of_a_graphs_are_its_own(
+    driver: Driver, graph: int, sim_table: SimTable
+) -> None:
+    # Undefined behaviour on a real driver; the simulated one keeps count.
+    ended: list[int] = []
+    destroy = HOST_FUNCTION(ended.append)
+    thing = driver.new("cuUserObjectCreate", 5, destroy, 1, 1)
+    driver.cuGraphRetainUserObject(graph, thing, 2, 0)
+    driver.cuUserObjectRelease(thing, 1)
+    assert driver.code("cuUserObjectRelease", thing, 1) == INVALID_VALUE
+    assert driver.code("cuGraphRetainUserObject", graph, thing, 1, 1) == INVALID_VALUE
+    assert ended == []
+    driver.cuGraphReleaseUserObject(graph, thing, 2)
+    assert ended == [5]
+
+
 def test_a_graph_as_text(driver: Driver, graph: int, cells: int, tmp_path: Path) -> None:
     node = set_node(driver, graph, [], cells, 1)
     copy_node(driver, graph, [node], cells + 8, cells, 4)

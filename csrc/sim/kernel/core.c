@@ -18,6 +18,9 @@
 
 #include "engine.h"
 #include "memory.h"
+#if SIM_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define KEPT_SEATS 2
 #define WIDE_SEATS 32
@@ -246,6 +249,20 @@ bool sim_core_plain(sim_core_t *core)
 #endif
 	return true;
 }
+
+#if SIM_ASAN
+/* What was left in the middle of functions (a trap, a stop) is no variable of theirs any more. */
+void sim_core_clear_stacks(sim_core_t *core)
+{
+	if (core->plain_stack)
+		__asan_unpoison_memory_region(core->plain_stack, PLAIN_STACK_BYTES);
+	for (uint32_t i = 0; i < core->seats_used; i++)
+		if (core->seats[i]->stacks)
+			__asan_unpoison_memory_region(core->seats[i]->stacks,
+						      core->seats[i]->stack_bytes *
+							      core->seats[i]->stack_count);
+}
+#endif
 
 /* ---- whose is an address? ---- */
 

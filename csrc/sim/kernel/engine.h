@@ -207,6 +207,15 @@ static inline size_t sim_core_step_bytes(const sim_run_t *run)
 	return (size_t)run->threads * run->what->kernel->step_bytes;
 }
 bool sim_core_plain(sim_core_t *core);
+/* After a launch that was left in the middle.  Nothing to do but for AddressSanitizer. */
+#if SIM_ASAN
+void sim_core_clear_stacks(sim_core_t *core);
+#else
+static inline void sim_core_clear_stacks(sim_core_t *core)
+{
+	(void)core;
+}
+#endif
 #define PLAIN_STACK_BYTES ((size_t)1 << 20)
 /* Of windows and local memory: how many bytes there are from the address on; 0: it is not there. */
 uint64_t sim_core_owns(const sim_core_t *core, uint64_t address, uint64_t bytes);

@@ -209,6 +209,8 @@ static void work(sim_core_t *core, sim_run_t *run)
 		sim_plain_go(core, plain_blocks);
 		collect(run, &core->thread);
 	}
+	if (run->stop)
+		sim_core_clear_stacks(core);
 	sim_fault_leave(core);
 	if (run->paging)
 		sim_paging_flush(run->paging, core->lanes);
