@@ -9,7 +9,7 @@
  * its rights with it (revoke), in every launch that runs.
  *
  * Remote blocks get no right, since every access counts: it crosses the link.  They get
- * REMOTE of the right instead; their bytes are summed in lanes, one for each thread that
+ * REMOTE of the right instead; their bytes are summed in tallies of each thread that
  * executes a launch, or by atomic additions where there is none.
  *
  * Small allocations share blocks (space.c): a right is for all of the block.
@@ -203,20 +203,20 @@ static void count_remote(remote_t *remote, uint32_t bytes, uint32_t rights)
 		atomic_fetch_add_explicit(&remote->written, bytes, memory_order_relaxed);
 }
 
-void sim_paging_lane_move(sim_paging_t *paging, emuv_lane_t *lane, uint64_t block)
+void sim_paging_tally_move(sim_paging_t *paging, emuv_tally_t *tally, uint64_t block)
 {
-	if (lane->block) {
-		remote_t *remote = &paging->remote[lane->block - 1];
-		atomic_fetch_add_explicit(&remote->read, lane->read, memory_order_relaxed);
-		atomic_fetch_add_explicit(&remote->written, lane->written, memory_order_relaxed);
+	if (tally->block) {
+		remote_t *remote = &paging->remote[tally->block - 1];
+		atomic_fetch_add_explicit(&remote->read, tally->read, memory_order_relaxed);
+		atomic_fetch_add_explicit(&remote->written, tally->written, memory_order_relaxed);
 	}
-	*lane = (emuv_lane_t){ .block = block };
+	*tally = (emuv_tally_t){ .block = block };
 }
 
-void sim_paging_flush(sim_paging_t *paging, emuv_lane_t lanes[EMUV_LANES])
+void sim_paging_flush(sim_paging_t *paging, emuv_tally_t tallies[EMUV_TALLIES])
 {
-	for (int i = 0; i < EMUV_LANES; i++)
-		sim_paging_lane_move(paging, &lanes[i], 0);
+	for (int i = 0; i < EMUV_TALLIES; i++)
+		sim_paging_tally_move(paging, &tallies[i], 0);
 }
 
 /* May the context's device use plain memory of the range, and where is it? */

@@ -88,14 +88,14 @@ void sim_paging_own(sim_paging_t *paging, uint64_t address, uint64_t bytes);
  */
 CUresult sim_paging_access(sim_paging_t *paging, uint64_t address, uint32_t bytes, uint32_t rights);
 /*
- * Remote blocks without sim_lock: each thread that executes a launch has lanes (abi.h),
+ * Remote blocks without sim_lock: each thread that executes a launch has tallies (abi.h),
  * zeroed, asks sim_paging_remote first, and flushes them before sim_paging_end.
  */
-void sim_paging_lane_move(sim_paging_t *paging, emuv_lane_t *lane, uint64_t block);
-void sim_paging_flush(sim_paging_t *paging, emuv_lane_t lanes[EMUV_LANES]);
+void sim_paging_tally_move(sim_paging_t *paging, emuv_tally_t *tally, uint64_t block);
+void sim_paging_flush(sim_paging_t *paging, emuv_tally_t tallies[EMUV_TALLIES]);
 /* Was that an access to a remote block, which is now counted? */
 static inline bool sim_paging_remote(sim_paging_t *paging, const emuv_launch_t *launch,
-				     emuv_lane_t lanes[EMUV_LANES], uint64_t address,
+				     emuv_tally_t tallies[EMUV_TALLIES], uint64_t address,
 				     uint32_t bytes, uint32_t rights)
 {
 	uint64_t offset = address - launch->arena_base, block = offset / SIM_BLOCK_BYTES;
@@ -104,11 +104,11 @@ static inline bool sim_paging_remote(sim_paging_t *paging, const emuv_launch_t *
 	    ~(__atomic_load_n(&launch->table[block], __ATOMIC_RELAXED) >> EMUV_REMOTE_SHIFT) &
 		    rights & (EMUV_READ | EMUV_WRITE))
 		return false;
-	emuv_lane_t *lane = &lanes[block % EMUV_LANES];
-	if (lane->block != block + 1)
-		sim_paging_lane_move(paging, lane, block + 1);
-	lane->read += rights & EMUV_READ ? bytes : 0;
-	lane->written += rights & EMUV_WRITE ? bytes : 0;
+	emuv_tally_t *tally = &tallies[block % EMUV_TALLIES];
+	if (tally->block != block + 1)
+		sim_paging_tally_move(paging, tally, block + 1);
+	tally->read += rights & EMUV_READ ? bytes : 0;
+	tally->written += rights & EMUV_WRITE ? bytes : 0;
 	return true;
 }
 /*

@@ -110,16 +110,16 @@ typedef struct {
 } emuv_engine_t;
 
 /*
- * Remote bytes of one block, counted by one thread of the host: it has EMUV_LANES of these,
+ * Remote bytes of one block, counted by one thread of the host: it has EMUV_TALLIES of these,
  * and a block's place among them is its number modulo that.  A block is remote where the
  * table has the right that is asked for EMUV_REMOTE_SHIFT bits higher.
  */
-#define EMUV_LANES 8
+#define EMUV_TALLIES 8
 #define EMUV_REMOTE_SHIFT 4
 typedef struct {
 	uint64_t block; /* of the arena, from 1 on; 0: none */
 	uint64_t read, written;
-} emuv_lane_t;
+} emuv_tally_t;
 
 struct emuv_launch {
 	const emuv_engine_t *engine;
@@ -159,7 +159,7 @@ struct emuv_thread {
 	uint64_t local_start, local_end; /* … and where it is; addresses in the arena */
 	/* EMUV_TRACK 1: sums that the engine collects when the thread is done. */
 	uint64_t instructions, bytes_read, bytes_written;
-	emuv_lane_t *lanes;
+	emuv_tally_t *tallies;
 	void *engine_private;
 };
 

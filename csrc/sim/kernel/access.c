@@ -190,7 +190,7 @@ void *sim_access(emuv_thread_t *thread, uint64_t address, uint32_t bytes, uint32
 	sim_run_t *run = core->run;
 
 	if (run->paging && !(address & (bytes - 1)) &&
-	    sim_paging_remote(run->paging, &run->launch, core->lanes, address, bytes, rights))
+	    sim_paging_remote(run->paging, &run->launch, core->tallies, address, bytes, rights))
 		return (void *)(uintptr_t)address;
 	return access_slow(thread, address, bytes, rights);
 }

@@ -180,7 +180,7 @@ static void describe(sim_core_t *core, sim_seat_t *seat)
 
 		memset(thread, 0, sizeof(*thread));
 		thread->launch = &run->launch;
-		thread->lanes = core->lanes;
+		thread->tallies = core->tallies;
 		thread->block = &seat->block;
 		thread->linear = i;
 		memcpy(thread->index, index, sizeof(index));

@@ -153,7 +153,7 @@ typedef struct sim_core {
 	char *plain_stack;
 	void (*plain_function)(struct sim_core *core);
 	emuv_thread_t thread;  /* of a kernel without fibers */
-	emuv_lane_t lanes[EMUV_LANES];
+	emuv_tally_t tallies[EMUV_TALLIES];
 	/* What a signal handler saw: fault.c. */
 	uint64_t fault_address;
 	int fault_write;       /* 1, 0, or -1: not known */

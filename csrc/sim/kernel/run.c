@@ -200,7 +200,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 	} else {
 		core->thread = (emuv_thread_t){
 			.launch = &run->launch,
-			.lanes = core->lanes,
+			.tallies = core->tallies,
 			.block = &core->seats[0]->block,
 			.local_start = (uint64_t)(uintptr_t)core->seats[0]->local,
 			.local_end = (uint64_t)(uintptr_t)core->seats[0]->local +
@@ -213,7 +213,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 		sim_core_clear_stacks(core);
 	sim_fault_leave(core);
 	if (run->paging)
-		sim_paging_flush(run->paging, core->lanes);
+		sim_paging_flush(run->paging, core->tallies);
 }
 
 /* ---- helpers ---- */

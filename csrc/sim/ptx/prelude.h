@@ -38,14 +38,14 @@ EMUV_RARE void *emuv_slow(emuv_thread_t *thread, uint64_t address, uint32_t byte
 	const emuv_launch_t *launch = thread->launch;
 	uint64_t offset = address - launch->arena_base, block = offset >> 21;
 
-	/* A remote block that the lane has already: counted here, as it is with each access. */
+	/* A remote block that the tally is of already: counted here, as it is with each access. */
 	if (EMUV_TRACK && !(offset & (launch->arena_reject | (bytes - 1)))) {
-		emuv_lane_t *lane = &thread->lanes[block % EMUV_LANES];
+		emuv_tally_t *tally = &thread->tallies[block % EMUV_TALLIES];
 		uint32_t remote = *(const volatile uint8_t *)&launch->table[block] >> EMUV_REMOTE_SHIFT;
 
-		if (lane->block == block + 1 && !(~remote & rights & (EMUV_READ | EMUV_WRITE))) {
-			lane->read += rights & EMUV_READ ? bytes : 0;
-			lane->written += rights & EMUV_WRITE ? bytes : 0;
+		if (tally->block == block + 1 && !(~remote & rights & (EMUV_READ | EMUV_WRITE))) {
+			tally->read += rights & EMUV_READ ? bytes : 0;
+			tally->written += rights & EMUV_WRITE ? bytes : 0;
 			return (void *)address;
 		}
 	}
