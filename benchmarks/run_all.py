@@ -14,11 +14,14 @@ import sys
 from pathlib import Path
 
 import _bench
+import _figures
 import alloc_free
 import forwarded_call
+import kernels
 import launcher_start
 
 BENCHMARKS = (forwarded_call, launcher_start, alloc_free)
+FIGURES = (kernels,)  # of the simulated GPU itself
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -36,13 +39,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few, short rounds: a smoke test")
     _bench.driver_option(parser)
     options = parser.parse_args()
-    for benchmark in BENCHMARKS:
+    for benchmark in (*BENCHMARKS, *FIGURES):
         name = benchmark.__name__
         target = RESULTS / f"{name}.{options.save}.json" if options.save else None
         given = argparse.Namespace(
             quick=options.quick, driver=options.driver, json=False, output=target
         )
-        if status := _bench.run(benchmark.measure, given):
+        run = _figures.run if benchmark in FIGURES else _bench.run
+        if status := run(benchmark.measure, given):
             return status
         print(flush=True)
     return 0

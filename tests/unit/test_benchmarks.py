@@ -14,22 +14,26 @@ from typing import Any
 
 import jsonschema
 import pytest
+from referencing import Registry, Resource
 
 from tests.conftest import ROOT, WARNINGS
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import _bench
+import _figures
 import alloc_free
 import forwarded_call
+import kernels
 import launcher_start
 import run_all
 from _bench import BenchmarkError, Calls, Programs, Summary
 
 SCHEMA = json.loads((ROOT / "benchmarks" / "result.schema.json").read_text())
+FIGURES = json.loads((ROOT / "benchmarks" / "figures.schema.json").read_text())
 RESULTS = sorted(
     path
-    for name in (b.__name__ for b in run_all.BENCHMARKS)
+    for name in (b.__name__ for b in (*run_all.BENCHMARKS, *run_all.FIGURES))
     for path in run_all.RESULTS.glob(f"{name}.*.json")
 )
 
@@ -56,7 +60,7 @@ def test_compare_takes_differences_of_neighbours() -> None:
         _bench.compare([1, 2], [1])
 
 
-@pytest.mark.parametrize("source", ["calls.c", "null_driver.c"])
+@pytest.mark.parametrize("source", ["calls.c", "kernels.c", "null_driver.c"])
 def test_c_programs_compile_without_a_warning(source: str, tmp_path: Path) -> None:
     _bench.compile_c(source, tmp_path / "object.o", "-c", "-fPIC", *WARNINGS, "-Werror")
 
@@ -123,10 +127,17 @@ def test_all_operations_run_on_the_simulated_gpu(programs: Programs, sim: Path) 
 
 def check(document: dict[str, Any]) -> None:
     """`document` is a result, and tells nothing of whose machine it was made on."""
-    jsonschema.validate(document, SCHEMA)
+    if "unit" in document:
+        jsonschema.validate(document, SCHEMA)
+    else:
+        registry = Registry().with_resource("result.schema.json", Resource.from_contents(SCHEMA))
+        jsonschema.Draft202012Validator(FIGURES, registry=registry).validate(document)
     names = [row["name"] for row in document["rows"]]
     assert len(set(names)) == len(names)
     for row in document["rows"]:
+        if "figure" in row:
+            assert 0 < row["figure"]["p25"] <= row["figure"]["median"] <= row["figure"]["p75"]
+            continue
         for side in ("plain", "emuv"):
             assert 0 < row[side]["p25"] <= row[side]["median"] <= row[side]["p75"]
             assert row[side]["n"] == row["added"]["n"]
@@ -148,6 +159,26 @@ def test_quick_run(
     assert document["benchmark"] == benchmark.__name__
     shown = capsys.readouterr().out
     assert all(row["name"] in shown for row in document["rows"])
+
+
+def test_quick_run_of_kernels(
+    sim: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.json"
+    arguments = ["--quick", "--output", str(target)]
+    assert _figures.run(kernels.measure, kernels.parser().parse_args(arguments)) == 0
+    document = json.loads(target.read_text())
+    check(document)
+    assert document["benchmark"] == "kernels"
+    shown = capsys.readouterr().out
+    assert all(row["name"] in shown for row in document["rows"])
+
+
+def test_goals_are_met_or_missed() -> None:
+    assert _figures.met(_figures.row("a", "ms", [1, 2, 9], at_most=2)) is True
+    assert _figures.met(_figures.row("a", "ms", [1, 2.1, 9], at_most=2)) is False
+    assert _figures.met(_figures.row("a", "M/s", [5], at_least=6)) is False
+    assert _figures.met(_figures.row("a", "M/s", [5])) is None
 
 
 def test_a_missing_driver_is_an_error_in_words(
