@@ -15,6 +15,8 @@
  *   EMUV_SIM_PROFILE  the model card: pcie3, pcie4 (default), pcie5, or a path
  *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
  *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
+ *   EMUV_SIM_END_MS   how long work may take when its context or the process ends
+ *                     (default 2000); then it is stopped
  *   EMUV_SIM_WORKERS  threads that run one kernel (default: the CPUs there are)
  *   EMUV_SIM_KERNEL_MS  how long a kernel may run (default: no limit)
  *   EMUV_SIM_CACHE    the folder of compiled kernels, or off
@@ -177,6 +179,8 @@ void sim_configure(void)
 					   "a number of bytes, in digits only");
 	sim_config.wait_ms = (unsigned int)setting("EMUV_SIM_WAIT_MS", 60000, 1, 3600000,
 						   "a number of milliseconds from 1 to 3600000");
+	sim_config.end_ms = (unsigned int)setting("EMUV_SIM_END_MS", 2000, 1, 3600000,
+						  "a number of milliseconds from 1 to 3600000");
 	sim_config.workers = (int)setting("EMUV_SIM_WORKERS", 0, 1, 256,
 					  "a number of threads from 1 to 256");
 	sim_config.kernel_ms = (unsigned int)setting("EMUV_SIM_KERNEL_MS", 0, 0, 86400000,

@@ -13,8 +13,8 @@
  *     who gives one has moved a thread from idle to searching.
  *   - No signal of the program is ever delivered to these threads.
  *   - A forked child has none of them and starts none; it touches no condition.
- *   - When a context or the library goes, its work has GRACE_MS to end by itself, and
- *     then as long to end by being told to.
+ *   - When a context or the library goes, its work has EMUV_SIM_END_MS to end by itself,
+ *     and then a second to end by being told to.
  */
 #define _GNU_SOURCE /* pthread_timedjoin_np, pthread_setname_np */
 #include <errno.h>
@@ -27,7 +27,7 @@
 #include "order.h"
 
 #define MAX_THREADS 8
-#define GRACE_MS 1000u
+#define STOP_MS 1000u
 #define POLL_NS 50000u
 
 _Atomic bool sim_exiting;
@@ -263,7 +263,7 @@ CUresult sim_current_finish(void)
 
 void sim_order_settle(void)
 {
-	uint64_t at = later(GRACE_MS);
+	uint64_t at = later(STOP_MS);
 
 	while (!sim_order_settled() && wait_for_change(at))
 		;
@@ -292,12 +292,12 @@ void sim_context_drain(sim_context_t *context)
 {
 	context->ending = true;
 	sim_object_each(SIM_STREAM, release, context);
-	if (context->unfinished && !drained(context, later(GRACE_MS))) {
+	if (context->unfinished && !drained(context, later(sim_config.end_ms))) {
 		sim_fail(CUDA_ERROR_LAUNCH_TIMEOUT,
 			 "a context ends with work that takes longer than %u ms: it is stopped",
-			 GRACE_MS);
+			 sim_config.end_ms);
 		sim_context_stop(context);
-		drained(context, later(GRACE_MS));
+		drained(context, later(STOP_MS));
 	}
 	context->ending = false;
 	sim_waiters_tell();
@@ -306,7 +306,7 @@ void sim_context_drain(sim_context_t *context)
 void sim_context_drain_end(const sim_context_t *context)
 {
 	while (context && context->ending)
-		wait_for_change(later(GRACE_MS));
+		wait_for_change(later(STOP_MS));
 }
 
 static void stop(void *context, void *unused)
@@ -332,11 +332,11 @@ void sim_executor_end(void)
 	}
 	sim_exiting = true;
 	sim_object_each(SIM_STREAM, release, NULL);
-	if (!drained(NULL, later(GRACE_MS))) {
+	if (!drained(NULL, later(sim_config.end_ms))) {
 		sim_say("the process ends with work that takes longer than %u ms: it is stopped",
-			GRACE_MS);
+			sim_config.end_ms);
 		sim_object_each(SIM_CONTEXT, stop, NULL);
-		drained(NULL, later(GRACE_MS));
+		drained(NULL, later(STOP_MS));
 	}
 	quitting = true;
 	pthread_cond_broadcast(&work_there);

@@ -19,6 +19,7 @@ typedef struct {
 	uint64_t context_bytes;
 	int devices;         /* before CUDA_VISIBLE_DEVICES */
 	unsigned int wait_ms; /* how long a wait for a held stream may last */
+	unsigned int end_ms;  /* how long work may take when its context or the process ends */
 	char error[256];     /* what is wrong with the environment, or "" */
 	char report[1024];   /* EMUV_SIM_REPORT, %p replaced by the process id, or "" */
 	int workers;         /* threads that run one kernel; 0: as many as there are CPUs */

@@ -475,7 +475,8 @@ def test_a_context_ends_although_a_stream_waits(sim_table: SimTable, script: Scr
         driver.cuStreamWaitValue32_v2(stream, driver.new("cuMemAlloc_v2", 4), 12345, 1)
         driver.cuMemsetD8Async(driver.new("cuMemAlloc_v2", 4), 1, 4, stream)
         driver.cuCtxDestroy_v2(context)
-        """
+        """,
+        EMUV_SIM_END_MS="200",
     )
 
 
@@ -501,6 +502,7 @@ def test_a_process_ends_with_work_queued(
             driver.cuMemsetD8Async(memory, 1, 16 << 20, stream)
         """,
         EMUV_SIM_REPORT=report,
+        EMUV_SIM_END_MS="300",
     )
     assert out == ""
     with open(report) as file:

@@ -191,6 +191,7 @@ def test_a_card_keeps_its_identity(script: Script, sim_table: SimTable) -> None:
         ("EMUV_SIM_DEVICES", "two"),
         ("EMUV_SIM_CONTEXT", "1.5"),
         ("EMUV_SIM_WAIT_MS", "soon"),
+        ("EMUV_SIM_END_MS", "0"),
         ("EMUV_SIM_FAIL", "cuMemAlloc_v2"),
         ("EMUV_SIM_FAIL", "cuMemAlloc_v2:0:2"),
         ("EMUV_SIM_FAIL", "cuMemAlloc_v2:1:0"),

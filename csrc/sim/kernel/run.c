@@ -366,6 +366,9 @@ static void begin(sim_run_t *run)
 	pthread_mutex_lock(&runs_lock);
 	run->next = runs;
 	runs = run;
+	/* Told to stop between the submission and now: sim_kernels_stop did not see it. */
+	if (run->what->context->stop)
+		sim_run_ends(run, EMUV_TRAP_STOPPED);
 	if (sim_config.kernel_ms)
 		watch_over(run);
 	while (helper_count < helpers && sim_thread_start(help, NULL))
