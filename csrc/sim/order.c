@@ -261,7 +261,8 @@ void sim_order_go(const sim_stream_t *own)
 	}
 	/* All that poll are one thread's business. */
 	needed = ready_count - polling_count + (polling_count != 0) + sim_user_objects_due();
-	if (needed && own && own->ready)
+	/* Who waits for the stream runs it, but for what calls the program (executor.c). */
+	if (needed && own && own->ready && !own->first->kind->apart)
 		needed--;
 	if (needed)
 		sim_executor_wake(needed);

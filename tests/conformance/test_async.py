@@ -288,6 +288,18 @@ def test_an_allocation_waits_for_another_streams_free(
 # ---- host functions ----
 
 
+def test_who_waits_leaves_host_functions_to_others(driver: Driver, stream: int, cells: int) -> None:
+    """The waiting thread runs the set; nobody else may be awake then to call the function."""
+    called: list[int] = []
+    function = HOST_FUNCTION(lambda _: called.append(1))
+    for turn in range(300):
+        for _ in range(8):
+            driver.cuMemsetD32Async(cells, turn, 16, stream)
+        driver.cuLaunchHostFunc(stream, function, None)
+        driver.cuStreamSynchronize(stream)
+        assert len(called) == turn + 1
+
+
 def test_host_functions_run_on_another_thread(driver: Driver, stream: int) -> None:
     seen: list[int] = []
     function = HOST_FUNCTION(lambda _: seen.append(threading.get_ident()))
