@@ -12,7 +12,6 @@
 #include "box.h"
 
 #define STAGED_BYTES ((size_t)64 << 10) /* of pageable memory, at most; more is waited for */
-#define INLINE_BYTES ((size_t)64 << 10) /* a copy that is not worth a thread */
 #define MAX_PITCH ((size_t)2147483647) /* CU_DEVICE_ATTRIBUTE_MAX_PITCH */
 
 /* One end of a copy, found and checked. */
@@ -168,7 +167,8 @@ static void touch(const sim_context_t *context, const place_t *place, uint64_t b
 
 static CUresult run(sim_work_t *work, sim_cost_t *cost)
 {
-	const sim_box_t *box = &((sim_copy_work_t *)work)->box;
+	sim_copy_work_t *copy = (sim_copy_work_t *)work;
+	const sim_box_t *box = &copy->box;
 	uint64_t bytes = (uint64_t)box->width * box->height * box->depth;
 	place_t from, to;
 	sim_lock_take();
@@ -178,6 +178,10 @@ static CUresult run(sim_work_t *work, sim_cost_t *cost)
 	    !(is_host(memory_of(&box->from)) && is_host(memory_of(&box->to)))) {
 		touch(work->context, &from, bytes, SIM_USE_READ, cost);
 		touch(work->context, &to, bytes, SIM_USE_WRITE, cost);
+	}
+	if (result == CUDA_SUCCESS) {
+		copy->pinned[0] = from.span ? sim_pin((uintptr_t)from.first) : NULL;
+		copy->pinned[1] = to.span ? sim_pin((uintptr_t)to.first) : NULL;
 	}
 	sim_lock_drop();
 	if (result != CUDA_SUCCESS)
@@ -201,6 +205,12 @@ static bool copied(sim_work_t *work)
 	return true;
 }
 
+static void done(sim_work_t *work)
+{
+	sim_unpin(((sim_copy_work_t *)work)->pinned[0]);
+	sim_unpin(((sim_copy_work_t *)work)->pinned[1]);
+}
+
 static void drop(sim_work_t *work)
 {
 	free(((sim_copy_work_t *)work)->staged);
@@ -213,6 +223,7 @@ const sim_work_kind_t sim_copy_kind = {
 	.run = run,
 	.copied = copied,
 	.drop = drop,
+	.done = done,
 };
 
 /* The bytes are taken now; the piece copies from where they were put. */
@@ -244,8 +255,7 @@ static return_t when(const sim_box_t *box, const sim_stream_t *stream, bool sync
 		return RETURN_AT_ONCE;
 	if (synchronous) {
 		if (from == SIM_MEMORY_DEVICE && to == SIM_MEMORY_DEVICE)
-			return bytes <= INLINE_BYTES && sim_stream_quiet(stream) ? RETURN_DONE :
-										   RETURN_AT_ONCE;
+			return sim_stream_quiet(stream) ? RETURN_DONE : RETURN_AT_ONCE;
 		return RETURN_DONE;
 	}
 	if (to == SIM_MEMORY_PAGEABLE || (is_host(from) && is_host(to)))

@@ -28,6 +28,7 @@ typedef struct {
 	sim_work_t work;
 	sim_box_t box;
 	void *staged; /* what pageable memory held when the copy was submitted; or NULL */
+	sim_range_t *pinned[2]; /* while it runs */
 } sim_copy_work_t;
 extern const sim_work_kind_t sim_copy_kind;
 

@@ -53,6 +53,20 @@ CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes,
 	return CUDA_SUCCESS;
 }
 
+sim_range_t *sim_pin(uint64_t address)
+{
+	sim_range_t *range = sim_range_find((uintptr_t)address);
+	if (range)
+		range->pins++;
+	return range;
+}
+
+void sim_unpin(sim_range_t *range)
+{
+	if (range)
+		range->pins--;
+}
+
 sim_memory_t sim_memory_at(uint64_t address)
 {
 	const sim_range_t *range = sim_range_find((uintptr_t)address);

@@ -24,6 +24,7 @@
 
 #include "kernel/kernel.h"
 #include "graph.h"
+#include "memory.h"
 #include "order.h"
 
 #define MAX_THREADS 8
@@ -301,6 +302,15 @@ void sim_context_drain(sim_context_t *context)
 	}
 	context->ending = false;
 	sim_waiters_tell();
+}
+
+sim_range_t *sim_range_unused(uint64_t address)
+{
+	sim_range_t *range;
+
+	while ((range = sim_range_find((uintptr_t)address)) && range->pins)
+		wait_for_change(later(STOP_MS));
+	return range;
 }
 
 void sim_context_drain_end(const sim_context_t *context)

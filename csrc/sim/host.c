@@ -63,7 +63,7 @@ SIM_API(cuMemFreeHost, void *address)
 		sim_lock_drop();
 		return result;
 	}
-	sim_range_t *range = sim_range_find((uintptr_t)address);
+	sim_range_t *range = sim_range_unused((uintptr_t)address);
 	bool ours = range && range->kind == SIM_RANGE_HOST && !range->registered &&
 		    !range->pool && range->start == (uintptr_t)address;
 	if (ours)
@@ -133,7 +133,7 @@ SIM_API(cuMemHostUnregister, void *address)
 		sim_lock_drop();
 		return result;
 	}
-	sim_range_t *range = sim_range_find((uintptr_t)address);
+	sim_range_t *range = sim_range_unused((uintptr_t)address);
 	bool ours = range && range->registered && range->start == (uintptr_t)address;
 	if (ours)
 		sim_memory_free(range); /* leaves nothing to unmap */

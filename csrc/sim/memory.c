@@ -188,6 +188,10 @@ static CUresult release(sim_context_t *context, uint64_t address)
 		return result;
 	}
 	sim_range_t *range = sim_range_find((uintptr_t)address);
+	/* Another context's, of another device perhaps. */
+	if (range && range->context && range->context != context)
+		sim_context_finish(range->context);
+	range = sim_range_unused(address);
 	bool ours = range && range->start == address && !range->leaving &&
 		    (range->pool || range->kind == SIM_RANGE_DEVICE ||
 		     range->kind == SIM_RANGE_MANAGED);

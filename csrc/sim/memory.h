@@ -151,6 +151,14 @@ typedef enum { SIM_ADDRESS_DEVICE, SIM_ADDRESS_HOST, SIM_ADDRESS_ANY } sim_addre
 /* May the context's device read or write [address, address + bytes)?  `what` names it. */
 CUresult sim_check(const sim_context_t *context, uint64_t address, size_t bytes, sim_use_t use,
 		   sim_address_t kind, const char *what);
+/*
+ * Work that goes on in the range of an address: sim_unpin when it is done.  NULL: none.
+ * Who frees a range finds it by sim_range_unused, which waits (without sim_lock) while
+ * there is any: of a correct program there is none.
+ */
+sim_range_t *sim_pin(uint64_t address);
+void sim_unpin(sim_range_t *range);
+sim_range_t *sim_range_unused(uint64_t address);
 /* Which memory an address is in. */
 typedef enum { SIM_MEMORY_PAGEABLE, SIM_MEMORY_PINNED, SIM_MEMORY_DEVICE, SIM_MEMORY_MANAGED } sim_memory_t;
 sim_memory_t sim_memory_at(uint64_t address);

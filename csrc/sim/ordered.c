@@ -32,6 +32,7 @@ static CUresult free_run(sim_work_t *work, sim_cost_t *cost)
 	sim_leftover_t leftover = { 0 };
 	(void)cost;
 	sim_lock_take();
+	sim_range_unused(((free_work_t *)work)->address);
 	sim_range_t *range = range_of((free_work_t *)work);
 	if (range)
 		leftover = sim_memory_free(range);
@@ -187,7 +188,7 @@ static CUresult release_on(sim_stream_t *stream, sim_range_t *range, sim_leftove
 {
 	if (stream->capture)
 		return capture_free(stream, range);
-	if (sim_stream_quiet(stream)) {
+	if (sim_stream_quiet(stream) && !range->pins) {
 		*leftover = sim_memory_free(range);
 		return CUDA_SUCCESS;
 	}

@@ -9,8 +9,6 @@
 
 #include "set.h"
 
-#define INLINE_BYTES ((size_t)64 << 10) /* what is not worth a thread */
-
 static void fill(char *to, unsigned int value, size_t width, size_t count)
 {
 	switch (width) {
@@ -65,6 +63,7 @@ static CUresult run(sim_work_t *work, sim_cost_t *cost)
 		span_of(set, &span);
 		sim_touch(work->context, set->address, span, set->count * set->width * set->rows,
 			  SIM_USE_WRITE, cost);
+		((sim_set_work_t *)work)->pinned = sim_pin(set->address);
 	}
 	sim_lock_drop();
 	if (result != CUDA_SUCCESS)
@@ -76,11 +75,17 @@ static CUresult run(sim_work_t *work, sim_cost_t *cost)
 	return CUDA_SUCCESS;
 }
 
+static void done(sim_work_t *work)
+{
+	sim_unpin(((sim_set_work_t *)work)->pinned);
+}
+
 const sim_work_kind_t sim_set_kind = {
 	.name = "memset",
 	.bytes = sizeof(sim_set_work_t),
 	.node_type = 2, /* CU_GRAPH_NODE_TYPE_MEMSET */
 	.run = run,
+	.done = done,
 };
 
 /* sim_lock held. */
@@ -95,8 +100,7 @@ static CUresult submit(sim_stream_t *stream, const sim_set_t *set, bool synchron
 	((sim_set_work_t *)work)->set = *set;
 	/* Asynchronous even so on a real driver, but for pinned and managed memory. */
 	if (synchronous && !stream->capture &&
-	    (sim_memory_at(set->address) != SIM_MEMORY_DEVICE ||
-	     (sim_stream_quiet(stream) && set->count * set->width * set->rows <= INLINE_BYTES)))
+	    (sim_memory_at(set->address) != SIM_MEMORY_DEVICE || sim_stream_quiet(stream)))
 		return sim_stream_run(stream, work);
 	return sim_stream_submit(stream, work);
 }

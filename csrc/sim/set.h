@@ -17,6 +17,7 @@ typedef struct {
 typedef struct {
 	sim_work_t work;
 	sim_set_t set;
+	sim_range_t *pinned; /* while it runs */
 } sim_set_work_t;
 extern const sim_work_kind_t sim_set_kind;
 

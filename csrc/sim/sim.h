@@ -221,6 +221,7 @@ typedef struct sim_range {
 	bool registered;  /* host memory that the program owns */
 	bool sync_memops; /* CU_POINTER_ATTRIBUTE_SYNC_MEMOPS */
 	bool leaving;     /* cuMemFreeAsync of it is queued */
+	unsigned int pins; /* copies and sets that go on in it: it is not unmapped under them */
 	bool settled;     /* and its bytes have been given back to the card */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
 	struct sim_graph_memory *graph; /* what a graph's node allocates: graph_memory.c */

@@ -55,6 +55,7 @@ def main() -> None:
     out["pooled"] = round_trip(pooled, data, stream)
 
     call(cu.cuMemsetD8Async, plain, 7, size, stream)
+    call(cu.cuStreamSynchronize, stream)  # the NULL stream does not wait for this one
     back = np.zeros(size, np.uint8)
     call(cu.cuMemcpyDtoH, back.ctypes.data, plain, size)
     out["set"] = bool((back == 7).all())
