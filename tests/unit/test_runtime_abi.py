@@ -199,3 +199,41 @@ def test_prototypes_agree(cc: Compiler, headers: Headers) -> None:
     plain = re.sub(r"enum cuda\w+ (?=[\w*])", "int ", enums_as_int(real))
     source = f"{plain}\n{ours}\n{again}\nint main(void) {{ return 0; }}\n"
     cc(source, flags=["-Wno-strict-prototypes", "-Wno-deprecated-declarations"], name="prototypes")
+
+
+# The words of a field and those of its attribute, where they are not the same.
+SPELLINGS = {
+    "regs": "registers", "const": "constant", "supported": "support", "gpudirectrdma": "gpudirect",
+}  # fmt: skip
+OTHER_NAMES = {
+    "maxThreadsDim": "maxBlockDim", "maxGridSize": "maxGridDim", "memPitch": "pitch",
+    "deviceOverlap": "gpuOverlap",
+}  # fmt: skip
+
+
+def words(name: str) -> set[str]:
+    """The words of a name in camel case."""
+    return {w.lower() for w in re.findall(r"[A-Z]{2,}(?![a-z])|[A-Z]?[a-z]*\d*", name)} - {""}
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_properties_are_the_attributes_that_they_are_called(major: int, tmp_path: Path) -> None:
+    """Every field has a row, and each row's number is that of an attribute so named."""
+    header = (wheel(major) / "include" / "driver_types.h").read_text()
+    attributes = {int(n): a for a, n in re.findall(r"cudaDevAttr(\w+)\s*=\s*(\d+)", header)}
+    source = (CUDART / "properties.c").read_text()
+    twelve, thirteen = re.split(r"#else", source[source.index("#if RT_MAJOR == 12") :], 1)
+    left_out = thirteen[: thirteen.index("#endif")] if major == 12 else twelve
+    rows = re.findall(r"\b(?:ROW|AT)\((\w+), (?:\d, )?(\d+)\)", source.replace(left_out, ""))
+    assert len(rows) > 90
+    for field, number in rows:
+        name = attributes[int(number)]
+        if field == "unifiedFunctionPointers":  # a name that only the driver's has
+            assert number == "129"
+            continue
+        asked = words(OTHER_NAMES.get(field, field)) - {"max", "enabled", "device"}
+        missing = {w for w in asked if SPELLINGS.get(w, w) not in name.lower()}
+        assert not missing, (field, name, missing)
+    fields = {f.split(".")[0] for f in own_structs(major, tmp_path)["struct cudaDeviceProp"]}
+    given = {"name", "uuid", "luid", "luidDeviceNodeMask", "totalGlobalMem"}
+    assert fields - given == {field for field, _ in rows}
