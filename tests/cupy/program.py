@@ -8,7 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import cupy as cp
+import cupyx.scipy.ndimage
+import cupyx.scipy.special
 import numpy as np
+import scipy.ndimage
+import scipy.special
 from cupyx import jit
 
 from tests.runtime.checks import MIB, VISIBLE, NotApplicable, main, refused
@@ -307,6 +311,40 @@ def check_searches() -> None:
     both(lambda xp, x: xp.polyval(x[:4], x), REAL, limit=1e-9)
 
 
+# ---- SciPy's words ----
+
+
+def check_special_functions() -> None:
+    for name in ("erf", "erfc", "gamma", "gammaln", "digamma", "j0", "j1", "y0", "y1", "i0", "i1",
+                 "ndtr", "log_ndtr", "expit", "entr", "k0", "k1", "expi", "rgamma"):  # fmt: skip
+        ours = getattr(cupyx.scipy.special, name)(cp.asarray(REAL))
+        close(ours, getattr(scipy.special, name)(REAL), 1e-6)
+    for name, arguments in (
+        ("zeta", (REAL + 1.5, REAL)),
+        ("gammainc", (REAL, REAL * 2)),
+        ("betainc", (REAL, REAL + 1, np.abs(OTHER) / 3.01)),
+        ("xlogy", (REAL, REAL)),
+    ):
+        ours = getattr(cupyx.scipy.special, name)(*map(cp.asarray, arguments))
+        close(ours, getattr(scipy.special, name)(*arguments), 1e-6)
+
+
+def check_image_filters() -> None:
+    for name, options in (
+        ("gaussian_filter", {"sigma": 2}),
+        ("uniform_filter", {"size": 3}),
+        ("median_filter", {"size": 3}),
+        ("minimum_filter", {"size": 5}),
+        ("percentile_filter", {"percentile": 30, "size": 3}),
+        ("sobel", {}),
+        ("zoom", {"zoom": 1.5, "order": 1}),
+        ("rotate", {"angle": 30, "order": 1}),
+        ("spline_filter", {}),
+    ):
+        ours = getattr(cupyx.scipy.ndimage, name)(cp.asarray(TABLE), **options)
+        close(ours, getattr(scipy.ndimage, name)(TABLE, **options), 1e-4)
+
+
 # ---- the user's kernels ----
 
 
@@ -420,6 +458,11 @@ def check_vectorized() -> None:
 
 def check_sort() -> None:
     refused("Thrust, machine code only", lambda: cp.sort(cp.asarray(REAL)).get(), Exception)
+
+
+def check_sort_by_several_keys() -> None:
+    cp.lexsort(cp.asarray(TABLE[:2]))
+    raise NotApplicable("Thrust, machine code only; CuPy drops the error")
 
 
 def check_matrix_product_of_reals() -> None:
