@@ -163,13 +163,17 @@ static bool reached(const sim_stream_t *stream, uint64_t number)
 	return !stream->first || stream->first->number > number;
 }
 
-/* sim_lock is dropped meanwhile.  Helps with the stream, or waits for a change. */
-static bool go_on(sim_stream_t *stream, uint64_t at)
+/*
+ * sim_lock is dropped meanwhile.  Helps with the stream, up to the piece of that number,
+ * or waits for a change.
+ */
+static bool go_on(sim_stream_t *stream, uint64_t number, uint64_t at)
 {
 	if (!stream || !stream->ready || stream->first->kind->apart)
 		return wait_for_change(at);
 	sim_order_run(stream);
-	sim_order_go(stream);
+	/* What comes behind that piece is somebody else's. */
+	sim_order_go(reached(stream, number) ? NULL : stream);
 	return true;
 }
 
@@ -189,7 +193,7 @@ CUresult sim_stream_wait_for(sim_stream_t *stream, uint64_t number)
 	while (!reached(stream, number)) {
 		if (!at)
 			at = later(sim_config.wait_ms);
-		if (go_on(stream, at))
+		if (go_on(stream, number, at))
 			continue;
 		if (sim_stream_blocked(stream)) {
 			result = sim_fail(CUDA_ERROR_LAUNCH_TIMEOUT,
@@ -212,7 +216,7 @@ void sim_stream_thin_out(sim_stream_t *stream, unsigned int most)
 {
 	stream->waiters++;
 	while (stream->queued > most && !sim_stream_blocked(stream))
-		go_on(stream, later(1000));
+		go_on(stream, 0, later(1000));
 	stream->waiters--;
 }
 

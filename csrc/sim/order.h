@@ -20,7 +20,8 @@ extern uint64_t sim_order_moment;
 
 /*
  * Draws the conclusions of what changed: wakes executors for what is ready, but for
- * `own`, which the caller is going to run (NULL: none).
+ * `own`, which the caller is going to run (NULL: none), unless its first piece is not
+ * the caller's to run.
  */
 void sim_order_go(const sim_stream_t *own);
 /* The stream that should go next, of those that are ready; *polling: it only asks again. */

@@ -228,6 +228,53 @@ class TestContexts:
         assert child(env, code).answer == {"codes": [0], "count": 6 * 200 * 21}
 
 
+def test_work_behind_what_a_waiter_helped_with(env: dict[str, str]) -> None:
+    # GIVEN executors that are busy, so that whoever waits for a kernel runs it
+    code = """
+        import threading, time
+        d = started()
+        context = d.new("cuCtxGetCurrent")
+        Host = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        gate, started_ones, ended = threading.Event(), [], []
+
+        def block(_):
+            started_ones.append(1)
+            gate.wait(30)
+            ended.append(1)
+
+        blocker, last = Host(block), Host(lambda _: ended.append("last"))
+        for _ in range(8):
+            d.cuLaunchHostFunc(d.new("cuStreamCreate", 1), blocker, None)
+        while len(started_ones) < 8:
+            time.sleep(0.001)
+        flag = ctypes.c_uint32.from_address(d.new("cuMemHostAlloc", 64, 2))
+        kernel = function(d, entry(
+            "st.global.u32 [%rd1], 1; mov.u32 %r1, 0; X: add.u32 %r1, %r1, 1; "
+            "setp.lt.u32 %p1, %r1, 300000000; @%p1 bra X; st.global.u32 [%rd1], %r1;"))
+        stream, event = d.new("cuStreamCreate", 1), d.new("cuEventCreate", 0)
+        launch(d, kernel, ctypes.addressof(flag), stream=stream)
+        d.cuEventRecord(event, stream)
+
+        def wait():
+            d.cuCtxSetCurrent(context)
+            d.cuEventSynchronize(event)
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        while not flag.value:
+            time.sleep(0.001)
+        # WHEN they are done, and something comes behind the kernel that no waiter may run
+        gate.set()
+        d.cuLaunchHostFunc(stream, last, None)
+        d.cuStreamSynchronize(stream)
+        waiter.join()
+        answer(ended=ended, value=flag.value)
+    """
+    # THEN one of them is woken for it
+    got = child(env, code).answer
+    assert got == {"ended": [1] * 8 + ["last"], "value": 300_000_000}
+
+
 def test_without_a_compiler(env: dict[str, str]) -> None:
     code = 'd = started(); k = function(d, entry("")); answer(codes=[launch(d, k)] * 2 + run(d, k))'
     got = child({**env, "EMUV_SIM_CC": "/nowhere/cc", "EMUV_SIM_CACHE": "off"}, code)
