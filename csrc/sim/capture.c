@@ -85,13 +85,19 @@ CUresult sim_capture_unsafe(void)
 	return result;
 }
 
+/* A capture in a stream that the NULL stream waits for. */
+static bool blocks(const capture_t *capture, const sim_stream_t *legacy)
+{
+	return capture->origin->object.context == legacy->object.context &&
+	       !(capture->origin->flags & CU_STREAM_NON_BLOCKING);
+}
+
 CUresult sim_capture_implicit(const sim_stream_t *legacy)
 {
 	CUresult result = CUDA_SUCCESS;
 
 	for (capture_t *capture = captures; capture; capture = capture->next)
-		if (capture->origin && capture->origin->object.context == legacy->object.context &&
-		    !(capture->origin->flags & CU_STREAM_NON_BLOCKING)) {
+		if (blocks(capture, legacy)) {
 			capture->invalid = true;
 			result = sim_fail(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
 					  "the NULL stream would wait for a stream that captures; "
@@ -105,7 +111,7 @@ CUresult sim_capture_context(const sim_context_t *context)
 	CUresult result = CUDA_SUCCESS;
 
 	for (capture_t *capture = captures; capture; capture = capture->next)
-		if (capture->origin && capture->origin->object.context == context) {
+		if (capture->origin->object.context == context) {
 			capture->invalid = true;
 			result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 		}
@@ -474,8 +480,11 @@ static CUresult info(CUstream handle, bool per_thread, CUstreamCaptureStatus *st
 	*status = CU_STREAM_CAPTURE_STATUS_NONE;
 	sim_lock_take();
 	stream = sim_stream_get(handle, per_thread, &result);
-	if (stream && stream->legacy && sim_captures)
-		result = sim_capture_implicit(stream);
+	/* Asking does not invalidate, as documented. */
+	for (capture_t *capture = captures; stream && stream->legacy && capture;
+	     capture = capture->next)
+		if (blocks(capture, stream))
+			result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
 	if (stream && stream->capture) {
 		*status = stream->capture->of->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
 						       : CU_STREAM_CAPTURE_STATUS_ACTIVE;

@@ -302,6 +302,8 @@ def test_other_threads(
 def test_the_null_stream_and_blocking_streams(driver: Driver, context: int, cells: int) -> None:
     blocking = driver.new("cuStreamCreate", 0)
     driver.cuStreamBeginCapture_v2(blocking, RELAXED)
+    assert driver.code("cuStreamIsCapturing", None, byref(c_int())) == IMPLICIT
+    assert status(driver, blocking) == ACTIVE  # asking does no harm
     assert driver.code("cuMemsetD8Async", cells, 1, 4, None) == IMPLICIT
     assert driver.code("cuStreamEndCapture", blocking, byref(c_uint64())) == INVALIDATED
     driver.cuStreamBeginCapture_v2(blocking, RELAXED)
