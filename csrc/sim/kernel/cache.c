@@ -220,7 +220,7 @@ static void prune(const char *path)
 				break;
 			files = more;
 		}
-		snprintf(files[count].name, sizeof(files->name), "%s", entry->d_name);
+		strcpy(files[count].name, entry->d_name);
 		files[count].used = status.st_mtime;
 		files[count++].bytes = (uint64_t)status.st_size;
 		bytes += (uint64_t)status.st_size;

@@ -36,6 +36,7 @@ static void land(sim_core_t *core)
 {
 	emuv_thread_t *thread = core->current ? &core->current->thread : &core->thread;
 
+	sim_core_clear_stacks(core); /* the frames below are nobody's */
 	if (core->fault_stack)
 		sim_trap(thread, EMUV_TRAP_STACK, "its stack is used up: calls are too deep");
 	sim_trap_access(thread, core->fault_address, 0, core->fault_write);
