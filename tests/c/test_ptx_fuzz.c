@@ -31,12 +31,23 @@ static uint64_t chance(uint64_t limit)
 	return limit ? random_below(&state, limit) : 0;
 }
 
-static double now(void)
+static double clock_s(clockid_t which)
 {
 	struct timespec at;
 
-	clock_gettime(CLOCK_MONOTONIC, &at);
+	clock_gettime(which, &at);
 	return (double)at.tv_sec + (double)at.tv_nsec / 1e9;
+}
+
+static double now(void)
+{
+	return clock_s(CLOCK_MONOTONIC);
+}
+
+/* What this process took: the machine may be busy with something else. */
+static double taken(void)
+{
+	return clock_s(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static void read_texts(void)
@@ -197,10 +208,74 @@ static void mutate(char *text, size_t *length)
 	}
 }
 
+/* ---- large ones ---- */
+
+#define HEAD ".version 8.0\n.target sm_80\n.address_size 64\n"
+#define KERNEL                                                                        \
+	".entry k(.param .u64 a) { .reg .b32 %%r<9999999>; .reg .b64 %%d<9>;"          \
+	" .reg .pred %%p<9>;\n"
+
+static char *large;
+static size_t large_used;
+
+static void add(const char *format, unsigned int number)
+{
+	large_used += (size_t)snprintf(large + large_used, 200, format, number, number + 1,
+				       (number * 7919) % 5000, number / 2);
+}
+
+static void try_large(const char *what, const char *first, const char *each, unsigned int times,
+		      const char *last)
+{
+	unsigned int reached[4] = { 0 };
+	double start = taken();
+
+	if (getenv("FUZZ_SECONDS")) /* somebody has time */
+		times *= 4;
+	large = malloc((size_t)times * 200 + 10000);
+	large_used = 0;
+	add(HEAD, 0);
+	add(first, 0);
+	for (unsigned int i = 0; i < times; i++)
+		add(each, i);
+	add(last, times);
+	try_texts(&large, 1, reached);
+	printf("%s: %.1f s%s\n", what, taken() - start, reached[3] ? "" : reached[1] ? ", refused"
+									       : ", not parsed");
+	fflush(stdout);
+	CHECK(taken() - start < SLOWEST_S);
+	CHECK(reached[1]);
+	free(large);
+}
+
+static void try_large_texts(void)
+{
+	try_large("a maze of branches", KERNEL,
+		  "L%1$u: setp.eq.u32 %%p0, %%r0, %1$u; @%%p0 bra L%3$u;\n", 5000, "} ");
+	try_large("a maze with atomics and barriers", KERNEL,
+		  "L%1$u: atom.global.add.u32 %%r%1$u, [%%d0], 1; setp.eq.u32 %%p0, %%r%4$u, %1$u;"
+		  "@%%p0 bra L%3$u; bar.sync 0;\n", 5000, "} ");
+	try_large("loops within loops", KERNEL,
+		  "L%1$u: ld.volatile.global.u32 %%r%1$u, [%%d0]; setp.eq.u32 %%p0, %%r%1$u, 5; "
+		  "@%%p0 bra L0;\n", 4000, "} ");
+	try_large("many registers over barriers", KERNEL,
+		  "add.u32 %%r%1$u, %%r%4$u, 1; bar.sync 0;\n", 5000, "} ");
+	try_large("a chain of functions", ".func f0() { ret; }\n", ".func f%2$u() { call f%1$u; ret; }\n",
+		  5000, KERNEL "call f%1$u; } ");
+	try_large("functions through pointers", ".global .u64 t;\n",
+		  ".func f%1$u(); .global .u64 t%1$u = f%1$u;"
+		  ".func f%1$u() { .reg .u64 %%a; p: .callprototype _ (); ld.global.u64 %%a, [t];"
+		  "call %%a, p; call %%a, p; call %%a, p; }\n", 1000, KERNEL
+		  "call f0; } ");
+	try_large("a table of branches", KERNEL "t: .branchtargets A", ", A", 5000,
+		  "; brx.idx %%r0, t; A: } ");
+	try_large("a wide initial value", ".global .u32 t[] = {0", ", 1", 50000, "};\n" KERNEL "} ");
+}
+
 int main(void)
 {
 	const char *seconds = getenv("FUZZ_SECONDS"), *seed = getenv("FUZZ_SEED");
-	double limit = now() + (seconds ? atof(seconds) : 4), slowest = 0;
+	double began = now(), limit = began + (seconds ? atof(seconds) : 4), slowest = 0;
 	unsigned int reached[4] = { 0 };
 	char *tried[3];
 
@@ -211,6 +286,8 @@ int main(void)
 	for (unsigned int i = 0; i < text_count; i++)
 		try_texts(&texts[i], 1, reached);
 	CHECK(reached[2] == text_count && reached[3] >= text_count);
+	try_large_texts();
+	limit += now() - began;
 	while (now() < limit) {
 		unsigned int count = chance(4) ? 1 : 1 + (unsigned int)chance(3);
 		double start;
@@ -231,10 +308,10 @@ int main(void)
 			if (file)
 				fclose(file);
 		}
-		start = now();
+		start = taken();
 		try_texts(tried, count, reached);
-		if (now() - start > slowest)
-			slowest = now() - start;
+		if (taken() - start > slowest)
+			slowest = taken() - start;
 		CHECK(slowest < SLOWEST_S);
 	}
 	printf("%u texts: %u parsed, %u linked, %u kernels translated; slowest %.2f s\n", reached[0],

@@ -13,6 +13,9 @@
 
 /* Behind every .param array, so that no access at an offset inside runs over its end. */
 #define PTX_SLACK_BYTES 32
+/* Steps of analysis: when they are used up, the answer is the one that is always right. */
+#define PTX_MOST_WORK ((uint64_t)1 << 26)
+#define PTX_MOST_TARGETS ((uint64_t)1 << 21) /* of all indirect calls */
 #define PTX_MAX_TEXT_BYTES ((size_t)256 << 20)
 
 /* A function that the entry reaches, the entry among them. */
@@ -20,9 +23,9 @@ typedef struct {
 	const ptx_function_t *function;
 	bool reached;
 	bool address_taken; /* somewhere in the module */
-	bool looked_at;
 	bool tells;             /* has a value that another thread made: translate_waits.c */
 	unsigned char *yields;  /* by instruction: PTX_YIELD_*; NULL: nowhere */
+	unsigned int called_from; /* the function that was found to call it last, plus 1 */
 	bool waits;             /* for what another thread does, without a barrier */
 	bool copies_parameters; /* an entry with cvta.param */
 	bool allocates;         /* alloca */
@@ -79,6 +82,10 @@ struct ptx_emit {
 	const ptx_function_t *entry;
 	ptx_reached_t *reached;      /* by index of the function */
 	const ptx_function_t **all;  /* by index */
+	unsigned int *to_look_at, to_look_at_count; /* functions reached, not looked at */
+	unsigned int *order, order_count;           /* functions reached, callees first */
+	uint64_t targets;
+	uint64_t work;               /* steps of analysis done: see PTX_MOST_WORK */
 	uint64_t *place;             /* by number of the variable: offset in its window or frame */
 	bool *placed;
 	size_t shared_bytes, shared_align;

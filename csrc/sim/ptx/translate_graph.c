@@ -122,6 +122,7 @@ static bool find_joins(ptx_emit_t *emit, ptx_flow_t *flow)
 	unsigned int *done = ptx_keep(emit, (end + 1) * sizeof(*done)); /* how far each is */
 	unsigned int *order = ptx_keep(emit, (end + 1) * sizeof(*order));
 	unsigned int *number = ptx_keep(emit, (end + 1) * sizeof(*number)); /* 0: not reached */
+	uint64_t work = 0;
 	bool changed = true;
 
 	if (!stack || !done || !order || !number)
@@ -149,6 +150,11 @@ static bool find_joins(ptx_emit_t *emit, ptx_flow_t *flow)
 	flow->block[end].join = end;
 	while (changed) {
 		changed = false;
+		if (work > PTX_MOST_WORK / 16) { /* a maze: nobody knows where ways join */
+			for (unsigned int i = 0; i < end; i++)
+				flow->block[i].join = PTX_NO_BLOCK;
+			break;
+		}
 		for (unsigned int i = count - 1; i-- > 0;) {
 			ptx_block_t *block = &flow->block[order[i]];
 			unsigned int join = PTX_NO_BLOCK;
@@ -158,7 +164,7 @@ static bool find_joins(ptx_emit_t *emit, ptx_flow_t *flow)
 
 				if (flow->block[a].join == PTX_NO_BLOCK)
 					continue;
-				while (b != PTX_NO_BLOCK && a != b) {
+				for (; b != PTX_NO_BLOCK && a != b; work++) {
 					if (number[a] < number[b])
 						a = flow->block[a].join;
 					else

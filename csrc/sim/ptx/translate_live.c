@@ -106,6 +106,9 @@ bool ptx_live_find(ptx_emit_t *emit, const ptx_function_t *function, const ptx_f
 		return false;
 	while (changed) {
 		changed = false;
+		emit->work += (uint64_t)live->words * flow->blocks + flow->instructions;
+		if (emit->work > PTX_MOST_WORK)
+			return false;
 		for (unsigned int i = flow->blocks; i-- > 0;) {
 			uint64_t *in = live->in + (size_t)i * live->words;
 

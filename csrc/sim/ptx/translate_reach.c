@@ -205,7 +205,8 @@ static void reach_function(ptx_emit_t *emit, ptx_reached_t *from, const ptx_func
 {
 	ptx_reached_t *to = &emit->reached[function->index];
 
-	if (from) {
+	if (from && to->called_from != from->function->index + 1) {
+		to->called_from = from->function->index + 1;
 		if (from->callees == from->callee_room) {
 			unsigned int room = from->callee_room ? from->callee_room * 2 : 8;
 			unsigned int *more = ptx_keep(emit, room * sizeof(*more));
@@ -219,7 +220,10 @@ static void reach_function(ptx_emit_t *emit, ptx_reached_t *from, const ptx_func
 		}
 		from->callee[from->callees++] = function->index;
 	}
+	if (to->reached)
+		return;
 	to->reached = true;
+	emit->to_look_at[emit->to_look_at_count++] = function->index;
 }
 
 static void look_at(ptx_emit_t *emit, ptx_reached_t *reached)
@@ -227,7 +231,6 @@ static void look_at(ptx_emit_t *emit, ptx_reached_t *reached)
 	const ptx_function_t *function = reached->function;
 	visit_t at = { emit, function, false };
 
-	reached->looked_at = true;
 	reached->frame_align = 16;
 	if (!function->defined && ptx_builtin(function->name) == PTX_GRID_SYNC)
 		reached->traits |= PTX_TRAIT_SYNC | PTX_TRAIT_GRID;
@@ -255,9 +258,17 @@ static void look_at(ptx_emit_t *emit, ptx_reached_t *reached)
 			continue;
 		target = ptx_call_target(one, &results, &arguments);
 		if (indirect(one)) {
+			emit->work += emit->module->function_count;
 			for (const ptx_function_t *to = emit->module->functions; to; to = to->next)
-				if (ptx_may_call(emit, one, to))
+				if (ptx_may_call(emit, one, to)) {
 					reach_function(emit, reached, to);
+					emit->targets++;
+				}
+			if (emit->work > PTX_MOST_WORK || emit->targets > PTX_MOST_TARGETS) {
+				ptx_failed(emit, PTX_UNSUPPORTED,
+					   "too many indirect calls of too many functions");
+				return;
+			}
 		} else if (target && target->function) {
 			reach_function(emit, reached, target->function);
 		}
@@ -312,6 +323,7 @@ static void measure(ptx_emit_t *emit)
 			bytes[step->function] +=
 				round_up(reached->frame_bytes, 16) + reached->frame_align;
 		state[step->function] = DONE;
+		emit->order[emit->order_count++] = step->function;
 		depth--;
 		if (reached->allocates)
 			emit->recursive = true; /* as good as: no bound is known */
@@ -322,22 +334,16 @@ static void measure(ptx_emit_t *emit)
 
 void ptx_reach(ptx_emit_t *emit)
 {
-	bool more = true;
+	unsigned int count = emit->module->function_count;
 
+	emit->to_look_at = ptx_keep(emit, (count + 1) * sizeof(*emit->to_look_at));
+	emit->order = ptx_keep(emit, (count + 1) * sizeof(*emit->order));
+	if (!emit->to_look_at || !emit->order)
+		return;
 	find_addresses(emit);
 	reach_function(emit, NULL, emit->entry);
-	/* Each round looks at what the last one reached. */
-	while (more && emit->status == PTX_OK) {
-		more = false;
-		for (unsigned int i = 0; i < emit->module->function_count; i++) {
-			ptx_reached_t *reached = &emit->reached[i];
-
-			if (!reached->reached || reached->looked_at)
-				continue;
-			look_at(emit, reached);
-			more = true;
-		}
-	}
+	while (emit->to_look_at_count && emit->status == PTX_OK)
+		look_at(emit, &emit->reached[emit->to_look_at[--emit->to_look_at_count]]);
 	if (emit->status != PTX_OK)
 		return;
 	/* Dynamic shared memory: behind the static one (abi.h); the launch rounds up too. */

@@ -20,7 +20,7 @@
 #include "translate.h"
 
 /* Larger functions are not looked at this closely. */
-#define MOST_BLOCKS 4096
+#define MOST_BLOCKS 20000
 
 static bool writes_memory(const ptx_instruction_t *one)
 {
@@ -44,8 +44,10 @@ static bool tells(ptx_emit_t *emit, const ptx_instruction_t *one)
 	target = ptx_call_target(one, &results, &arguments);
 	if (target && target->function)
 		return emit->reached[target->function->index].tells;
-	for (unsigned int i = 0; i < emit->module->function_count; i++)
-		if (emit->reached[i].tells && ptx_may_call(emit, one, emit->all[i]))
+	emit->work += emit->order_count;
+	for (unsigned int i = 0; i < emit->order_count; i++)
+		if (emit->reached[emit->order[i]].tells &&
+		    ptx_may_call(emit, one, emit->all[emit->order[i]]))
 			return true;
 	return false;
 }
@@ -156,6 +158,7 @@ static bool reach(look_t *look, unsigned int from, unsigned int join, unsigned i
 		for (unsigned int i = 0; i < block->nexts; i++) {
 			unsigned int to = block->next[i];
 
+			look->emit->work++;
 			if (to == join || to == look->flow->blocks || marks[to])
 				continue;
 			marks[to] = true;
@@ -172,6 +175,7 @@ static bool reach_all(look_t *look, unsigned int branch, bool *marks)
 	bool found = false;
 
 	memset(marks, 0, look->flow->blocks + 1);
+	look->emit->work += look->flow->blocks / 16;
 	for (unsigned int i = 0; i < block->nexts; i++)
 		found |= reach(look, block->next[i], block->join, branch, marks);
 	return found;
@@ -207,12 +211,15 @@ static bool turns_on_told(look_t *look, unsigned int branch)
 	memset(by_told, 0, flow->blocks + 1);
 	do {
 		look->changed = false;
+		if (look->emit->work > PTX_MOST_WORK)
+			return true;
 		for (unsigned int i = 0; i < flow->blocks; i++) {
 			const ptx_block_t *block = &flow->block[i];
 			const ptx_instruction_t *last = decision(flow, i);
 
 			if (!look->turn[i])
 				continue;
+			look->emit->work += block->count;
 			for (unsigned int j = 0; j < block->count; j++)
 				if (flow->instruction[block->first + j]->opcode)
 					pass(look, flow->instruction[block->first + j], by_told[i]);
@@ -234,6 +241,7 @@ static bool any_tells(look_t *look)
 	for (unsigned int i = 0; i < look->flow->blocks; i++) {
 		const ptx_block_t *block = &look->flow->block[i];
 
+		look->emit->work += look->turn[i] ? block->count : 0;
 		for (unsigned int j = 0; look->turn[i] && j < block->count; j++)
 			if (tells(look->emit, look->flow->instruction[block->first + j]))
 				return true;
@@ -257,6 +265,15 @@ static unsigned char ways_round(look_t *look, unsigned int branch)
 	return yields;
 }
 
+/* In doubt: wherever it goes back. */
+static bool yield_always(const ptx_flow_t *flow, unsigned char *yields)
+{
+	for (unsigned int i = 0; i < flow->instructions; i++)
+		if (flow->instruction[i]->opcode && ptx_is_flow(flow->instruction[i]))
+			yields[i] |= PTX_YIELD_TAKEN;
+	return true;
+}
+
 static bool find_in(ptx_emit_t *emit, const ptx_function_t *function, const ptx_flow_t *flow)
 {
 	ptx_reached_t *reached = &emit->reached[function->index];
@@ -275,10 +292,12 @@ static bool find_in(ptx_emit_t *emit, const ptx_function_t *function, const ptx_
 		const ptx_instruction_t *last = decision(flow, i);
 		bool endless = flow->block[i].join == PTX_NO_BLOCK;
 
+		if (count > MOST_BLOCKS || emit->work > PTX_MOST_WORK)
+			return yield_always(flow, reached->yields);
 		/* A loop without an end is a turn of all that it comes to. */
 		if ((!last && !endless) || !reach_all(&look, i, look.turn) || !any_tells(&look))
 			continue;
-		if (endless || count > MOST_BLOCKS || turns_on_told(&look, i)) {
+		if (endless || turns_on_told(&look, i)) {
 			reached->yields[flow->block[i].first + flow->block[i].count - 1] |=
 				endless ? PTX_YIELD_BEFORE : ways_round(&look, i);
 			waits = true;
@@ -308,23 +327,29 @@ static bool in_steps(ptx_emit_t *emit, const ptx_function_t *function, const ptx
 	return found;
 }
 
-/* Which functions tell, by themselves or by what they call. */
+/* Which functions tell, by themselves or by what they call.  Callees come first. */
 static void find_telling(ptx_emit_t *emit)
 {
 	bool again = true;
 
 	while (again) {
 		again = false;
-		for (unsigned int i = 0; i < emit->module->function_count; i++) {
-			ptx_reached_t *reached = &emit->reached[i];
+		for (unsigned int i = 0; i < emit->order_count; i++) {
+			ptx_reached_t *reached = &emit->reached[emit->order[i]];
 			bool found = reached->traits & PTX_TRAIT_SPIN;
 
-			if (!reached->reached || reached->tells)
+			if (reached->tells)
 				continue;
 			for (unsigned int j = 0; j < reached->callees && !found; j++)
 				found = emit->reached[reached->callee[j]].tells;
 			reached->tells = found;
-			again |= found;
+			again |= found && emit->recursive;
+		}
+		emit->work += emit->order_count;
+		if (again && emit->work > PTX_MOST_WORK) { /* circles within circles */
+			for (unsigned int i = 0; i < emit->order_count; i++)
+				emit->reached[emit->order[i]].tells = true;
+			return;
 		}
 	}
 }
