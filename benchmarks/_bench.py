@@ -387,17 +387,23 @@ def drivers(compiled: Programs, real: Path | None) -> dict[str, Path]:
     return found
 
 
-def run(measure: Callable[[argparse.Namespace], Row], options: argparse.Namespace) -> int:
+def run(
+    measure: Callable[[argparse.Namespace], Row],
+    options: argparse.Namespace,
+    show: Callable[[Row], str] = table,
+) -> int:
     """Run one benchmark as a command: 0, or 1 with the reason on stderr."""
     try:
-        finish(measure(options), options)
+        finish(measure(options), options, show)
     except (BenchmarkError, OSError, subprocess.SubprocessError) as error:
         print(f"emuv: error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def finish(document: Row, options: argparse.Namespace) -> None:
+def finish(
+    document: Row, options: argparse.Namespace, show: Callable[[Row], str] = table
+) -> None:
     """Print, and write where `--output` says."""
     text = json.dumps(document, indent=1) + "\n"
     if options.output:
@@ -406,4 +412,4 @@ def finish(document: Row, options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(text)
     else:
-        print(table(document))
+        print(show(document))
