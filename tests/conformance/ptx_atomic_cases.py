@@ -248,6 +248,22 @@ def wide() -> list[Case]:
                     lambda a, b, c, g, both=both: (a, b, both(a, c), both(b, g)),
                 )
             )
+    for h in (F16, BF16):  # two halves in one go
+        bits = [(h.one, h.one + 1, h.sign | 3 << h.fraction, 1)]
+        for op, f in (("add", h.add), ("min", h.least), ("max", h.most)):
+            cases.append(
+                Case(
+                    "st.global.v2.b16 [ag], {{{a}, {b}}};\n"
+                    f"atom.global.{op}.noftz.v2.{h.name} {{{{{{d}}, {{e}}}}}}, "
+                    "[ag], {{{c}, {f}}};\n"
+                    f"red.global.{op}.noftz.v2.{h.name} [ag], {{{{{{c}}, {{f}}}}}};\n"
+                    "ld.global.v2.b16 {{{r2}, {r3}}}, [ag];",
+                    ("b16",) * 4,
+                    ("b16",) * 4,
+                    bits,
+                    lambda a, b, c, g, f=f: (a, b, f(f(a, c), c), f(f(b, g), g)),
+                )
+            )
     return cases
 
 

@@ -193,7 +193,8 @@ def wrong(cases: Sequence[Case], data: bytes) -> list[str]:
                 got.append(int.from_bytes(data[at : at + bits // 8], "little"))
             if not _right(want, tuple(got)):
                 shown = "accepted by no rule" if callable(want) else _hex(want)
-                lines.append(f"{c.text}  thread {lane} of {_hex(row)}: {_hex(tuple(got))}, should be {shown}")
+                came = f"{_hex(row)}: {_hex(tuple(got))}"
+                lines.append(f"{c.text}  thread {lane} of {came}, should be {shown}")
                 break
     return lines
 

@@ -223,7 +223,7 @@ ORDERS = (
 def compared(f: Format, t: str, v: list[int]) -> list[Case]:
     cases = []
     half = f.bits == 16
-    trues = {"u32": 0xFFFFFFFF, "s32": 0xFFFFFFFF, "f32": F32.one}
+    trues = {"u32": 0xFFFFFFFF, "s32": 0xFFFFFFFF, "f32": F32.one, "f16": F16.one}
     if half:
         trues = {"u16": 0xFFFF, "s16": 0xFFFF, "u32": 0xFFFFFFFF, "s32": 0xFFFFFFFF, t: f.one}
     for how in ORDERS:

@@ -379,6 +379,18 @@ def objects(v: list[int], turned: list[int], before: str, next_: str) -> list[Ca
                 "mbarrier.test_wait.parity.shared.b64 done, [m], 0",
             ),
             (
+                "mbarrier.arrive_drop.release.cta.shared.b64 s, [m]",
+                "mbarrier.try_wait.parity.shared.b64 done, [m], 0",
+            ),
+            (
+                "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [m]",
+                "mbarrier.test_wait.parity.acquire.cluster.shared.b64 done, [m], 0",
+            ),
+            (
+                "mbarrier.arrive_drop.release.cluster.shared::cluster.b64 _, [m], 1",
+                "mbarrier.test_wait.parity.shared.b64 done, [m], 0",
+            ),
+            (
                 "cp.async.mbarrier.arrive.shared.b64 [m];\n"
                 "cp.async.mbarrier.arrive.noinc.shared.b64 [m]",
                 "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [m], 0, 100",
@@ -402,7 +414,9 @@ def objects(v: list[int], turned: list[int], before: str, next_: str) -> list[Ca
         )
     cases.append(
         together(
-            f"{first}@one mbarrier.init.shared.b64 [m], 5;\nmov.b64 s, 0;\n"
+            f"{first}@one mbarrier.init.shared.b64 [m], 7;\nmov.b64 s, 0;\n"
+            "@one mbarrier.arrive.noComplete.release.cta.shared.b64 s, [m], 1;\n"
+            "@one mbarrier.arrive_drop.noComplete.release.cta.shared.b64 s, [m], 1;\n"
             "@one mbarrier.arrive.noComplete.shared.b64 s, [m], 2;\n"
             "@one mbarrier.arrive_drop.noComplete.shared.b64 s, [m], 1;\n"
             "@one mbarrier.pending_count.b64 {d}, s;\n@!one mov.b32 {d}, 3;\nbar.sync 0;",

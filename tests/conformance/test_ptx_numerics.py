@@ -25,7 +25,7 @@ import pytest
 from cuda_driver import Driver
 from ptx_bench import LANES, Case, kernel, packed, result_bytes, wrong
 
-VERSION = "8.6"  # of the PTX ISA: knows all of them
+VERSION = "8.8"  # of the PTX ISA: knows all of them
 A_KERNEL = 40  # cases in one: compilers take more than twice as long for twice as many
 COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 

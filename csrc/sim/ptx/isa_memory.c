@@ -122,6 +122,34 @@ static const char *isa_memory_type(ptx_type_t type)
 	return type == PTX_B128 ? "emuv_u128" : ptx_type_c(type);
 }
 
+/*
+ * What the ISA says of sizes, spaces and hints together: more than 16 bytes, and eight
+ * elements, in .global and generic only; hints where there is a cache; L2 eviction for 32 bytes.
+ */
+static bool isa_legal(ptx_emit_t *emit, const isa_match_t *match, ptx_space_t space, unsigned int lanes,
+		      ptx_type_t type)
+{
+	const ptx_instruction_t *instruction = match->instruction;
+	unsigned int each = ptx_type_bytes(type), bytes = lanes * each;
+
+	bool cards = space == PTX_SPACE_GLOBAL || space == PTX_SPACE_GENERIC;
+
+	if (bytes > 16 && (!cards || bytes > 32 || each < 4 || each > 8))
+		return isa_refuse(emit, match, "");
+	if (lanes == 8 && !cards)
+		return isa_refuse(emit, match, "");
+	for (unsigned int i = 0; i < instruction->modifiers; i++) {
+		const char *modifier = instruction->modifier[i];
+		bool cached = strncmp(modifier, "L1::", 4) == 0 || strncmp(modifier, "L2::", 4) == 0;
+
+		if (cached && !cards)
+			return isa_refuse(emit, match, "");
+		if (strncmp(modifier, "L2::evict", 9) == 0 && bytes != 32)
+			return isa_refuse(emit, match, "");
+	}
+	return true;
+}
+
 bool isa_ld(ptx_emit_t *emit, const isa_match_t *match)
 {
 	const ptx_instruction_t *instruction = match->instruction;
@@ -133,7 +161,9 @@ bool isa_ld(ptx_emit_t *emit, const isa_match_t *match)
 
 	if (!isa_operands(emit, match, count, count))
 		return false;
-	if (bytes > 32 || (order && type == PTX_B128))
+	if (!isa_legal(emit, match, isa_space(match), lanes, type))
+		return false;
+	if (order && type == PTX_B128)
 		return isa_refuse(emit, match, "");
 	if (!isa_place(emit, match, 1, isa_space(match), bytes, "EMUV_READ", place))
 		return false;
@@ -165,7 +195,9 @@ bool isa_st(ptx_emit_t *emit, const isa_match_t *match)
 
 	if (!isa_operands(emit, match, count, count))
 		return false;
-	if (bytes > 32 || (order && type == PTX_B128) || space == PTX_SPACE_CONST)
+	if (!isa_legal(emit, match, space, lanes, type))
+		return false;
+	if (order && type == PTX_B128)
 		return isa_refuse(emit, match, "");
 	if (!isa_place(emit, match, 0, space, bytes, "EMUV_WRITE", place))
 		return false;
@@ -275,6 +307,8 @@ static bool isa_rmw(ptx_emit_t *emit, const isa_match_t *match, const ptx_operan
 
 	if (!isa_operands(emit, match, count, count))
 		return false;
+	if (isa_space(match) == PTX_SPACE_SHARED && !isa_absent(match, 'h')) /* there is no cache there */
+		return isa_refuse(emit, match, "");
 	if (!isa_place(emit, match, first, isa_space(match), lanes * ptx_type_bytes(isa_type(match, 't')),
 		       "EMUV_READ | EMUV_WRITE | EMUV_ATOMIC", place))
 		return false;
