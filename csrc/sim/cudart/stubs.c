@@ -45,7 +45,7 @@ void rt_count(int call)
 
 cudaError_t rt_fail(cudaError_t code, const char *format, ...)
 {
-	const char *verbose = getenv("EMUV_SIM_VERBOSE");
+	const char *verbose = secure_getenv("EMUV_SIM_VERBOSE");
 	char line[512] = "emuv-sim: cudart: ";
 	size_t used = strlen(line);
 	va_list arguments;
