@@ -58,7 +58,7 @@ uint32_t sim_barrier(emuv_thread_t *thread, uint32_t operation, uint32_t id, uin
 
 	if (id >= BARRIERS)
 		sim_trap(thread, EMUV_TRAP_INSTRUCTION, "there is no barrier %u", id);
-	if (__builtin_expect(core->run->stop, 0))
+	if (__builtin_expect(sim_run_stopped(core->run), 0))
 		sim_core_leave(core, CORE_LEFT);
 	barrier = &seat->barriers[id];
 	if (!barrier->arrived) {

@@ -188,6 +188,11 @@ typedef struct sim_run {
 	int helpers, helpers_wanted; /* run.c's pool */
 	struct sim_run *next_wanted;
 } sim_run_t;
+/* It has ended early, or will at once: written by whoever ends it, read by every core. */
+static inline bool sim_run_stopped(const sim_run_t *run)
+{
+	return __atomic_load_n(&run->stop, __ATOMIC_RELAXED) != 0;
+}
 
 /* ---- run.c ---- */
 #define SIM_TRAP_MEMORY 100 /* beside EMUV_TRAP_…: CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES */

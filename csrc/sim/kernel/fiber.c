@@ -113,7 +113,7 @@ static void to_root(sim_core_t *core, sim_place_t *from, int why)
 /* No fiber is ready.  NULL: core->why is set, the root goes on. */
 static sim_fiber_t *refill(sim_core_t *core, int *why)
 {
-	if (core->run->stop) {
+	if (sim_run_stopped(core->run)) {
 		*why = CORE_LEFT;
 		return NULL;
 	}
@@ -191,7 +191,7 @@ void sim_yield(emuv_thread_t *thread)
 	sim_core_t *core = sim_core_of(thread);
 	sim_fiber_t *self = (sim_fiber_t *)thread;
 
-	if (__builtin_expect(core->run->stop, 0))
+	if (__builtin_expect(sim_run_stopped(core->run), 0))
 		sim_core_leave(core, CORE_LEFT);
 	sim_queue_add(&core->yielded, self);
 	sim_fiber_wait(core, self);
@@ -201,7 +201,7 @@ void sim_nobody_waits(emuv_thread_t *thread)
 {
 	sim_core_t *core = sim_core_of(thread);
 
-	if (core->run->stop)
+	if (sim_run_stopped(core->run))
 		sim_core_leave(core, CORE_LEFT);
 }
 

@@ -43,13 +43,14 @@ static const emuv_engine_t engine_plain = {
 
 int sim_kernel_workers(void)
 {
-	static int count;
+	static _Atomic int known;
+	int count = known;
 	cpu_set_t cpus;
 
 	if (sim_config.workers)
 		return sim_config.workers;
 	if (!count)
-		count = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+		known = count = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
 	return count;
 }
 
@@ -57,7 +58,7 @@ int sim_kernel_workers(void)
 
 static bool claim(sim_run_t *run, uint64_t *first, uint64_t *end)
 {
-	if (run->stop)
+	if (sim_run_stopped(run))
 		return false;
 	*first = atomic_fetch_add_explicit(&run->next_block, run->chunk, memory_order_relaxed);
 	*end = *first + run->chunk < run->blocks ? *first + run->chunk : run->blocks;
@@ -83,7 +84,7 @@ static void plain_blocks(sim_core_t *core)
 	uint64_t first, end;
 
 	while (claim(run, &first, &end)) {
-		for (seat->number = first; seat->number < end && !run->stop; seat->number++) {
+		for (seat->number = first; seat->number < end && !sim_run_stopped(run); seat->number++) {
 			seat->block.index[0] = (uint32_t)(seat->number % grid[0]);
 			seat->block.index[1] = (uint32_t)(seat->number / grid[0] % grid[1]);
 			seat->block.index[2] = (uint32_t)(seat->number / grid[0] / grid[1]);
@@ -209,7 +210,7 @@ static void work(sim_core_t *core, sim_run_t *run)
 		sim_plain_go(core, plain_blocks);
 		collect(run, &core->thread);
 	}
-	if (run->stop)
+	if (sim_run_stopped(run))
 		sim_core_clear_stacks(core);
 	sim_fault_leave(core);
 	if (run->paging)
@@ -296,7 +297,7 @@ static void *watch(void *nothing)
 		struct timespec until;
 
 		for (sim_run_t *run = runs; run; run = run->next) {
-			if (!run->deadline || run->stop)
+			if (!run->deadline || sim_run_stopped(run))
 				continue;
 			if (run->deadline <= now && sim_run_ends(run, EMUV_TRAP_TIME))
 				sim_say("error: kernel \"%.200s\" runs for more than "

@@ -65,7 +65,7 @@ uint64_t sim_warp(emuv_thread_t *thread, uint32_t operation, uint32_t mask, uint
 	uint32_t alive = seat->lanes[index], host = lane;
 	sim_fiber_t *warp = &seat->fibers[index * LANES];
 
-	if (__builtin_expect(core->run->stop, 0))
+	if (__builtin_expect(sim_run_stopped(core->run), 0))
 		sim_core_leave(core, CORE_LEFT);
 	if (operation == EMUV_WARP_ACTIVE)
 		return active(core, self, alive, value);
