@@ -551,3 +551,37 @@ def test_who_submits_faster_than_the_stream_works_waits(
         driver.cuMemsetD8Async(cells, 1, 64, stream)
     driver.cuStreamSynchronize(stream)
     assert driver.download(cells, 64) == b"\1" * 64
+
+
+def test_streams_of_high_priority_go_first(
+    driver: Driver, context: int, sim_table: SimTable
+) -> None:
+    # GIVEN as many host functions that do not return as the simulator has threads
+    threads, entered, gates = 8, threading.Semaphore(0), [threading.Event() for _ in range(8)]
+
+    def wait(gate: threading.Event) -> None:
+        entered.release()
+        gate.wait(30)
+
+    busy = [driver.new("cuStreamCreateWithPriority", 1, -2) for _ in range(threads)]
+    waiting = [HOST_FUNCTION(lambda _, gate=gate: wait(gate)) for gate in gates]
+    for stream, function in zip(busy, waiting, strict=True):
+        driver.cuLaunchHostFunc(stream, function, None)
+    assert all(entered.acquire(timeout=30) for _ in busy)
+    # WHEN one thread becomes free, and a stream of each priority has work for it
+    seen: list[int] = []
+    order = [0, -5, -2]
+    functions = [HOST_FUNCTION(lambda _, level=level: seen.append(level)) for level in order]
+    streams = [driver.new("cuStreamCreateWithPriority", 1, level) for level in order]
+    for stream, function in zip(streams, functions, strict=True):
+        driver.cuLaunchHostFunc(stream, function, None)
+    assert seen == []
+    gates[0].set()
+    for stream in streams:
+        driver.cuStreamSynchronize(stream)
+    assert seen == sorted(order)
+    for gate in gates:
+        gate.set()
+    for stream in busy + streams:
+        driver.cuStreamSynchronize(stream)
+        driver.cuStreamDestroy_v2(stream)
