@@ -12,6 +12,7 @@
  *   EMUV_SIM_STATS_LAUNCHES  how many launches it lists (default 1000), or all
  *   EMUV_SIM_TRACK    0: what kernels touch is never followed, 1: always
  *   EMUV_SIM_CLOCK    real (default), virtual: what event times are of
+ *   EMUV_SIM_ORDER    streams (default); submission: one piece of work at a time
  *   EMUV_SIM_PROFILE  the model card: pcie3, pcie4 (default), pcie5, or a path
  *   EMUV_SIM_VERBOSE  1: a line on stderr for each failure that has a reason
  *   EMUV_SIM_WAIT_MS  how long a wait for a held stream may last (default 60000)
@@ -146,6 +147,7 @@ static int choice(const char *name, const char *const *words, int count, const c
 static void configure_paging(void)
 {
 	static const char *const clocks[] = { "real", "virtual" }, *const tracks[] = { "0", "1" };
+	static const char *const orders[] = { "streams", "submission" };
 	const char *profile = secure_getenv("EMUV_SIM_PROFILE");
 	const char *launches = secure_getenv("EMUV_SIM_STATS_LAUNCHES");
 	char why[sizeof(sim_config.error)];
@@ -156,6 +158,7 @@ static void configure_paging(void)
 		sim_config.stats_launches = setting("EMUV_SIM_STATS_LAUNCHES", 1000, 0, 1ULL << 32,
 						    "a number of launches, or \"all\"");
 	sim_config.track = choice("EMUV_SIM_TRACK", tracks, 2, "0 (never) or 1 (always)");
+	sim_config.in_order = choice("EMUV_SIM_ORDER", orders, 2, "streams or submission") == 1;
 	sim_clock_events = choice("EMUV_SIM_CLOCK", clocks, 2, "real or virtual") == 1;
 	if (!sim_profile_load(profile ? profile : "pcie4", why, sizeof(why)) && !sim_config.error[0])
 		memcpy(sim_config.error, why, sizeof(why));

@@ -30,6 +30,7 @@
 #define MAX_THREADS 8
 #define STOP_MS 1000u
 #define POLL_NS 50000u
+#define TURN_NS 10000000u /* to look whether it is a piece's turn (EMUV_SIM_ORDER) */
 
 _Atomic bool sim_exiting;
 
@@ -98,6 +99,8 @@ static void *executor(void *unused)
 			sim_order_run(stream);
 			searching++;
 			sim_order_go(NULL);
+		} else if (sim_order_kept()) {
+			wait_for_change(sim_now() + TURN_NS);
 		} else {
 			slept = false;
 			searching--;
@@ -169,6 +172,11 @@ static bool reached(const sim_stream_t *stream, uint64_t number)
  */
 static bool go_on(sim_stream_t *stream, uint64_t number, uint64_t at)
 {
+	if (stream && stream->ready && !sim_order_turn(stream)) {
+		uint64_t soon = sim_now() + TURN_NS;
+
+		return wait_for_change(soon < at ? soon : at) || soon < at;
+	}
 	if (!stream || !stream->ready || stream->first->kind->apart)
 		return wait_for_change(at);
 	sim_order_run(stream);

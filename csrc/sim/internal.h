@@ -29,6 +29,7 @@ typedef struct {
 	char stats[1024];    /* EMUV_SIM_STATS, likewise */
 	uint64_t stats_launches; /* to tell one by one */
 	int track;           /* EMUV_SIM_TRACK; -1: not set */
+	bool in_order;       /* EMUV_SIM_ORDER=submission */
 } sim_config_t;
 extern sim_config_t sim_config;
 void sim_configure(void);

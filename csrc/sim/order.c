@@ -269,14 +269,47 @@ void sim_order_go(const sim_stream_t *own)
 	sim_waiters_tell();
 }
 
+/*
+ * EMUV_SIM_ORDER=submission: one piece at a time, the one that was submitted first, so that
+ * what moves does not depend on which thread is faster.  Not where one seems to wait for
+ * another: then that one may go on.
+ */
+#define PATIENCE_NS UINT64_C(1000000000)
+static unsigned int turns; /* pieces that run, but for those that call the program */
+static uint64_t turn_began;
+
+bool sim_order_turn(const sim_stream_t *stream)
+{
+	if (!sim_config.in_order || stream->first->kind->apart)
+		return true;
+	if (turns && sim_now() - turn_began < PATIENCE_NS)
+		return false;
+	for (int list = 0; list < PRIORITIES; list++)
+		for (const sim_stream_t *other = ready[list].first; other; other = other->ready_next)
+			if (!other->first->kind->apart &&
+			    other->first->number < stream->first->number)
+				return false;
+	return true;
+}
+
+bool sim_order_kept(void)
+{
+	return sim_config.in_order && ready_count > polling_count;
+}
+
 /* sim_lock is dropped while it runs. */
 void sim_order_run(sim_stream_t *stream)
 {
 	sim_work_t *work = stream->first;
 	uint64_t start = start_of(stream);
+	bool turn = sim_config.in_order && !work->kind->apart;
 	sim_cost_t cost;
 	CUresult result;
 
+	if (turn) {
+		turns++;
+		turn_began = sim_now();
+	}
 	ready_remove(stream);
 	stream->polling = false;
 	stream->running = true;
@@ -285,6 +318,7 @@ void sim_order_run(sim_stream_t *stream)
 	cost.device = work->context->device;
 	result = work->kind->run(work, &cost);
 	sim_lock_take();
+	turns -= turn;
 	stream->running = false;
 	if (result == SIM_AGAIN) {
 		stream->polling = true;
@@ -301,7 +335,7 @@ sim_stream_t *sim_order_next(bool *polling)
 	*polling = ready_count && ready_count == polling_count;
 	for (int list = 0; list < PRIORITIES; list++)
 		for (sim_stream_t *stream = ready[list].first; stream; stream = stream->ready_next)
-			if (!stream->polling || *polling)
+			if ((!stream->polling || *polling) && sim_order_turn(stream))
 				return stream;
 	return NULL;
 }

@@ -24,6 +24,10 @@ extern uint64_t sim_order_moment;
  * the caller's to run.
  */
 void sim_order_go(const sim_stream_t *own);
+/* May the stream's first piece run now?  (Not a question but with EMUV_SIM_ORDER=submission.) */
+bool sim_order_turn(const sim_stream_t *stream);
+/* Is something ready that may have to wait for its turn? */
+bool sim_order_kept(void);
 /* The stream that should go next, of those that are ready; *polling: it only asks again. */
 sim_stream_t *sim_order_next(bool *polling);
 /* Is all that is left held, or waits for what is? */

@@ -262,6 +262,7 @@ def test_bad_profiles_fail_cuinit_with_the_line(
         ("EMUV_SIM_PROFILE", "/"),
         ("EMUV_SIM_CLOCK", "fast"),
         ("EMUV_SIM_TRACK", "2"),
+        ("EMUV_SIM_ORDER", "random"),
         ("EMUV_SIM_STATS_LAUNCHES", "many"),
         ("EMUV_SIM_STATS_LAUNCHES", "-1"),
         ("EMUV_SIM_STATS", "x" * 2000),

@@ -251,3 +251,44 @@ assert c_uint32.from_address(place + 4 * 49).value == 7
     """
     (launch,) = counted(text)["launches"]
     assert launch["to_host_bytes"]["remote"] == 200
+
+
+def test_in_the_order_of_submission_streams_move_the_same_in_every_run(counted: Counted) -> None:
+    """Two streams sweep over a card that has room for one of them, and a half."""
+    text = """
+one, two = (driver.new("cuStreamCreate", 1) for _ in range(2))
+a, b = managed(6), managed(6)
+prefetch(a, 6, CPU); prefetch(b, 6, CPU)
+offsets = Memory(driver, 1 << 17, c_uint64)
+for i in range(30):
+    for stream, base in ((one, a), (two, b)):
+        where = c_uint64(base + i % 6 * BLOCK), c_uint64(offsets.address), c_uint32(1)
+        assert store.code(1, 1, *where, stream=stream) == 0
+        driver.cuMemsetD8Async(base + (i + 3) % 6 * BLOCK, 1, 4096, stream)
+driver.cuCtxSynchronize()
+    """
+    first, second = (counted(text, card=10, EMUV_SIM_ORDER="submission") for _ in range(2))
+    for stats in (first, second):  # addresses and allocations are not the same
+        stats.pop("pid")
+    assert first == second
+    device = first["devices"][0]
+    assert device["launches"] == 60
+    # A block comes again when the other stream's six and its own five have: all of them fault.
+    assert counts(device)[0] > 100
+
+
+def test_work_that_waits_for_another_stream_ends_in_any_order(counted: Counted) -> None:
+    text = """
+text = entry("wait", "u64 flag", '''
+    NEXT:
+    ld.volatile.global.u32 r1, [flag];
+    setp.eq.u32 p1, r1, 0;
+    @p1 bra NEXT;
+''')
+flag = Memory(driver, 1 << 17, c_uint64)
+one, two = (driver.new("cuStreamCreate", 1) for _ in range(2))
+assert Kernel(driver, text).code(1, 1, flag.parameter, stream=one) == 0
+driver.cuMemsetD8Async(flag.address, 1, 4, two)
+driver.cuStreamSynchronize(one)
+    """
+    assert counted(text, EMUV_SIM_ORDER="submission")["devices"][0]["launches"] == 1
