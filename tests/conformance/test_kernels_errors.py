@@ -202,6 +202,31 @@ print("after", count.read())
     assert lines[1:-1] == [f"{i}|{rest}" for i in range(200)]
 
 
+def test_printf_keeps_the_newest(script: Any, sim_table: object) -> None:
+    """CU_LIMIT_PRINTF_FIFO_SIZE bytes of a launch; nothing comes before a synchronisation."""
+    body = """
+    .local .align 8 .b8 a[8]; .reg .b64 q; mov.u64 q, a; cvta.local.u64 q, q; st.u32 [q], i;
+    mov.u64 d2, text; cvta.global.u64 d2, d2;
+    { .param .b64 f; .param .b64 v; .param .b32 c; st.param.b64 [f], d2; st.param.b64 [v], q;
+      call.uni (c), vprintf, (f, v); }
+    """
+    text = PRINT % ", ".join(str(ord(c)) for c in "%5d\n")
+    out = children(
+        script,
+        f"""
+import time
+driver.cuCtxSetLimit(1, 6000)
+text = {text!r} + entry("counts", "u64 to", {body!r})
+kernel = Kernel(driver, text, "counts")
+kernel(50, 100, c_uint64(0))
+while driver.code("cuStreamQuery", None): time.sleep(0.001)
+print("queried", flush=True)
+driver.cuStreamSynchronize(None)
+""",
+    )
+    assert out.splitlines() == ["queried", *(f"{i:5}" for i in range(4000, 5000))]
+
+
 def test_assert(script: Any, sim_table: object) -> None:
     text = """
     .extern .func __assertfail(.param .b64 message, .param .b64 file, .param .b32 line,

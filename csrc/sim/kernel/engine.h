@@ -185,6 +185,9 @@ typedef struct sim_run {
 	struct sim_print *print;     /* print.c */
 	struct sim_run *next;        /* of all that run: run.c */
 	uint64_t deadline;           /* ns; 0: none */
+	struct sim_core *owner;      /* the core of the run's own thread */
+	uint64_t begun;              /* ns */
+	int helpers_most;            /* how many to ask for; 0: none, or they have been */
 	int helpers, helpers_wanted; /* run.c's pool */
 	struct sim_run *next_wanted;
 } sim_run_t;

@@ -21,8 +21,9 @@
 #include "internal.h"
 
 #define PROCESSORS 16 /* multiprocessors of the card: device.c */
-/* Helpers are asked for from so many threads on: waking one takes longer than that few. */
+/* Helpers are asked for from so many threads on, and after so long: waking one takes time. */
 #define PARALLEL_THREADS 8192
+#define PARALLEL_NS 30000
 #define MOST_SEATS 64 /* of blocks that wait for each other without a cooperative launch */
 
 static pthread_mutex_t runs_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,10 +57,18 @@ int sim_kernel_workers(void)
 
 /* ---- the blocks of a core ---- */
 
-static bool claim(sim_run_t *run, uint64_t *first, uint64_t *end)
+static void ask_helpers(sim_run_t *run);
+
+/* The next blocks of the run for this core, if there are any. */
+static bool claim(sim_core_t *core, uint64_t *first, uint64_t *end)
 {
+	sim_run_t *run = core->run;
+
 	if (sim_run_stopped(run))
 		return false;
+	/* A launch that is small by its size may still take long. */
+	if (run->helpers_most && core == run->owner && sim_now() - run->begun > PARALLEL_NS)
+		ask_helpers(run);
 	*first = atomic_fetch_add_explicit(&run->next_block, run->chunk, memory_order_relaxed);
 	*end = *first + run->chunk < run->blocks ? *first + run->chunk : run->blocks;
 	return *first < run->blocks;
@@ -83,7 +92,7 @@ static void plain_blocks(sim_core_t *core)
 	emuv_thread_t *thread = &core->thread;
 	uint64_t first, end;
 
-	while (claim(run, &first, &end)) {
+	while (claim(core, &first, &end)) {
 		for (seat->number = first; seat->number < end && !sim_run_stopped(run); seat->number++) {
 			seat->block.index[0] = (uint32_t)(seat->number % grid[0]);
 			seat->block.index[1] = (uint32_t)(seat->number / grid[0] % grid[1]);
@@ -158,7 +167,7 @@ static void fiber_blocks(sim_core_t *core)
 			no_memory(run);
 			return;
 		}
-		if (claim(run, &block, &end))
+		if (claim(core, &block, &end))
 			sim_fibers_start(core, seat, block);
 	}
 	for (;;) {
@@ -171,7 +180,7 @@ static void fiber_blocks(sim_core_t *core)
 		}
 		/* All have ended, or those that are here may wait for one to come. */
 		seat = free_seat(core);
-		if (!seat || !claim(run, &block, &end)) {
+		if (!seat || !claim(core, &block, &end)) {
 			if (core->why == CORE_IDLE)
 				return;
 			continue;
@@ -274,14 +283,34 @@ bool sim_thread_start(void *(*function)(void *argument), void *argument)
 	return started;
 }
 
+/* How many there may be, beside the thread of the run. */
 static int helpers_for(const sim_run_t *run)
 {
 	uint64_t most = (uint64_t)sim_kernel_workers() - 1;
 
 	if (run->what->kernel->flags & (EMUV_KERNEL_CROSS | EMUV_KERNEL_GRID) ||
-	    run->what->cooperative || run->blocks * run->threads < PARALLEL_THREADS)
+	    run->what->cooperative)
 		return 0;
 	return (int)(most < run->blocks - 1 ? most : run->blocks - 1);
+}
+
+static void ask_helpers(sim_run_t *run)
+{
+	int helpers = run->helpers_most;
+
+	run->helpers_most = 0; /* asked */
+	pthread_mutex_lock(&runs_lock);
+	while (helper_count < helpers && sim_thread_start(help, NULL))
+		helper_count++;
+	if (helper_count < helpers)
+		helpers = helper_count;
+	run->helpers_wanted = helpers;
+	if (helpers) {
+		run->next_wanted = wanted;
+		wanted = run;
+		pthread_cond_broadcast(&run_wanted);
+	}
+	pthread_mutex_unlock(&runs_lock);
 }
 
 /* ---- the watch over time ---- */
@@ -356,14 +385,14 @@ void sim_kernels_stop(const sim_context_t *context)
 
 static void begin(sim_run_t *run)
 {
-	int helpers = helpers_for(run);
-
+	run->helpers_most = helpers_for(run);
 	/* Small pieces towards the end would be better still; blocks are usually alike. */
 	run->chunk = run->what->kernel->flags & EMUV_KERNEL_SYNC
 			     ? 1
-			     : run->blocks / (uint64_t)(helpers + 1) / 8 + 1;
+			     : run->blocks / (uint64_t)(run->helpers_most + 1) / 8 + 1;
 	if (run->chunk > 64)
 		run->chunk = 64;
+	run->begun = run->helpers_most ? sim_now() : 0;
 	pthread_mutex_lock(&runs_lock);
 	run->next = runs;
 	runs = run;
@@ -372,17 +401,9 @@ static void begin(sim_run_t *run)
 		sim_run_ends(run, EMUV_TRAP_STOPPED);
 	if (sim_config.kernel_ms)
 		watch_over(run);
-	while (helper_count < helpers && sim_thread_start(help, NULL))
-		helper_count++;
-	if (helper_count < helpers)
-		helpers = helper_count;
-	run->helpers_wanted = helpers;
-	if (helpers) {
-		run->next_wanted = wanted;
-		wanted = run;
-		pthread_cond_broadcast(&run_wanted);
-	}
 	pthread_mutex_unlock(&runs_lock);
+	if (run->helpers_most && run->blocks * run->threads >= PARALLEL_THREADS)
+		ask_helpers(run);
 }
 
 static void end(sim_run_t *run)
@@ -459,6 +480,7 @@ CUresult sim_kernel_run(const sim_kernel_launch_t *what, sim_cost_t *cost)
 		}
 		run.launch.table = sim_paging_table(run.paging);
 	}
+	run.owner = core;
 	begin(&run);
 	work(core, &run);
 	sim_core_give(core);
