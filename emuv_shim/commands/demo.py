@@ -3,7 +3,8 @@
 
 On a machine with no NVIDIA driver the card is emuV's simulated one, of 256 MiB,
 and the demo says so. The program is an ordinary one (examples/stream_file.py,
-numba-cuda), the data are shared libraries that the installed wheels ship.
+numba-cuda), the data are shared libraries that the installed wheels ship. One more
+computes (examples/terrain_light.py), on an elevation model that matplotlib ships.
 
 Exit codes: 0 everything came out as told; 1 something did not; 125 the demo
 cannot be run here.
@@ -79,12 +80,13 @@ def large_files(at_least: int) -> tuple[str, ...]:
 def make_setting(force_sim: bool, scratch: str) -> Setting:
     """Sizes and environment for the card at hand. Raises CommandError (125)."""
     examples = examples_folder()  # first: the hints below help in a source tree only
-    if importlib.util.find_spec("numba") is None:
-        raise CommandError(
-            "the demo's programs need numba-cuda, which is not installed",
-            _HINT,
-            exit_code=NO_SETUP,
-        )
+    for package, module in (("numba-cuda", "numba"), ("matplotlib", "matplotlib")):
+        if importlib.util.find_spec(module) is None:
+            raise CommandError(
+                f"the demo's programs need {package}, which is not installed",
+                _HINT,
+                exit_code=NO_SETUP,
+            )
     environ = _children.plain_environ()
     environ["EMUV_RUNTIME_DIR"] = str(_segment.locate_directory(create=True)[0])
     environ["PYTHONUNBUFFERED"] = "1"
@@ -104,6 +106,7 @@ def make_setting(force_sim: bool, scratch: str) -> Setting:
             simulated=True,
             card_bytes=SIM_CARD_BYTES,
             vram_bytes=192 * MIB,
+            compute_vram_bytes=6 * MIB,
             virtual_bytes=1024 * MIB,
             piece_bytes=48 * MIB,
             raised_bytes=240 * MIB,
@@ -126,6 +129,7 @@ def make_setting(force_sim: bool, scratch: str) -> Setting:
         simulated=False,
         card_bytes=card,
         vram_bytes=vram,
+        compute_vram_bytes=vram,
         virtual_bytes=2048 * MIB,
         piece_bytes=256 * MIB,
         raised_bytes=vram + 512 * MIB,
@@ -152,7 +156,7 @@ def _card_bytes(environ: dict[str, str]) -> int:
 def _announce(setting: Setting, data_bytes: int) -> None:
     card = _show.brief(setting.card_bytes)
     if setting.simulated:
-        where = f"a simulated GPU of {card} (its memory is real; its kernels are not run)"
+        where = f"a simulated GPU of {card} (its memory is real; the CPU runs its kernels)"
     else:
         where = f"the GPU of this machine ({card})"
     names = ", ".join(dict.fromkeys(os.path.basename(path) for path in setting.files))
@@ -164,12 +168,12 @@ def _tell(setting: Setting) -> list[Step]:
     """The steps, each announced before it runs."""
     steps: list[Step] = []
     for number, (what, act) in enumerate(STREAMS, start=1):
-        _messages.say(f"{number}/4 {what}")
+        _messages.say(f"{number}/{len(STREAMS) + 1} {what}")
         started = time.monotonic()
         step = act(setting)
         step.wall_s = round(time.monotonic() - started, 3)
         steps.append(step)
-    _messages.say(f"4/4 {CHANGE}")
+    _messages.say(f"{len(STREAMS) + 1}/{len(STREAMS) + 1} {CHANGE}")
     return steps + change(setting)
 
 

@@ -473,8 +473,8 @@ class TestDemo:
         assert (done.returncode, value["ok"]) == (0, True), done.stdout
         assert "simulated GPU of 256 MiB" in done.stderr
         assert value["data_bytes"] > value["card_bytes"] == 256 * MIB
-        assert len(value["steps"]) == 6
-        plain, spill, cap, grown, raised, lowered = value["steps"]
+        assert len(value["steps"]) == 7
+        plain, spill, cap, compute, grown, raised, lowered = value["steps"]
         assert plain["outcome"] == "out of memory"
         assert spill["facts"]["sha256 sent"] == spill["facts"]["sha256 received"]
         assert spill["on_device_bytes"] <= 192 * MIB
@@ -482,6 +482,8 @@ class TestDemo:
         for step in (spill, cap):  # the card's own account, which knows of no budget
             assert 0 < step["facts"]["card_peak_bytes"] <= 192 * MIB
         assert cap["facts"]["denials"] > 0
+        assert compute["facts"]["equal to NumPy"] == "True"
+        assert compute["on_device_bytes"] <= 6 * MIB <= int(compute["facts"]["bytes"]) / 4
         held = [step["on_device_bytes"] for step in (grown, raised, lowered)]
         assert held == [192 * MIB, 240 * MIB, 240 * MIB]
         assert lowered["facts"]["set"]["devices"][0]["unreclaimed_bytes"] == 48 * MIB
