@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How much sunlight a landscape gets in a day, with the shadows that its hills cast.
 
-    python terrain_light.py [SUNS]
+    python terrain_light.py
 
 An ordinary numba-cuda program. The landscape is the elevation model of the Jacksboro
 fault in Tennessee (344 × 403 cells of 90 m, U.S. Geological Survey) that matplotlib
-ships. For each of SUNS positions of the sun a kernel makes a map of the light, walking
+ships. For each of 44 positions of the sun a kernel makes a map of the light, walking
 from each cell towards the sun; all maps stay on the GPU. Two more kernels sum them up
 and count, for each number of sunny hours, the cells that have it. NumPy does the same:
 the counts must be equal, the light too but for rounding.
@@ -18,6 +18,7 @@ import numpy as np
 from numba import cuda
 
 SUNS = 44
+COUNTS = SUNS + 1  # none to all
 STEPS = 40  # cells that a shadow may reach
 CELL = 90.0  # metres
 SKY = np.float32(0.01)  # the least light where no hill stands in the way
@@ -77,7 +78,7 @@ def add_map(light, total, sunny):
 @cuda.jit
 def count_cells(sunny, counts):
     """Counts of a block in shared memory first: one atomic a count and block."""
-    own = cuda.shared.array(SUNS + 1, np.int32)
+    own = cuda.shared.array(COUNTS, np.int32)
     thread = cuda.threadIdx.x + cuda.blockDim.x * cuda.threadIdx.y
     if thread < own.size:
         own[thread] = 0
@@ -97,7 +98,7 @@ def on_gpu(heights: np.ndarray, suns: int) -> tuple[np.ndarray, np.ndarray, int]
     ground = cuda.to_device(heights)
     total = cuda.to_device(np.zeros_like(heights))
     sunny = cuda.to_device(np.zeros(heights.shape, np.int32))
-    counts = cuda.to_device(np.zeros(SUNS + 1, np.int32))
+    counts = cuda.to_device(np.zeros(COUNTS, np.int32))
     maps = [cuda.device_array_like(ground) for _ in range(suns)]
     for index, light in enumerate(maps):
         step, direction = (cuda.to_device(part) for part in sun(index, suns))
@@ -132,10 +133,10 @@ def on_cpu(heights: np.ndarray, suns: int) -> tuple[np.ndarray, np.ndarray]:
         light = np.where(shadow, np.float32(0), np.maximum(bright, SKY))
         total += light
         sunny += light > 0
-    return total, np.bincount(sunny.ravel(), minlength=SUNS + 1)
+    return total, np.bincount(sunny.ravel(), minlength=COUNTS)
 
 
-def main(suns: int) -> int:
+def main(suns: int = SUNS) -> int:
     """Returns 0 where the GPU's result is NumPy's."""
     heights = elevation()
     total, counts, held = on_gpu(heights, suns)
@@ -150,4 +151,4 @@ def main(suns: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else SUNS))
+    sys.exit(main())
