@@ -271,6 +271,21 @@ kernel = Kernel(driver, {text!r}, "bad")
     assert 'kernel "bad"' in out.stderr
 
 
+def test_a_small_address_space(script: Any, sim_table: object) -> None:
+    """Fewer windows of shared memory fit than threads of the host would like to have."""
+    text = entry(
+        "many",
+        "u64 to",
+        "mov.u32 r1, slots; mad.lo.u32 r2, t, 4, r1; st.shared.u32 [r2], i; bar.sync 0;"
+        "ld.shared.u32 r3, [r1]; red.global.add.u32 [to], 1;",
+        before=".shared .align 4 .b8 slots[1024];\n",
+    )
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (40 << 30, 40 << 30))\n"
+    run = f"out = Memory(driver, 1)\nprint(run({text!r}, out.address, 400, 256), out.read())"
+    out = script(limit + PRELUDE + run, EMUV_SIM_WORKERS="8")
+    assert out == "0 [102400]"
+
+
 def test_nothing_of_it_is_left_in_this_process(driver: Driver, context: int) -> None:
     out = Memory(driver, 1)
     assert Kernel(driver, STORE).run(1, 1, out.parameter) == 0

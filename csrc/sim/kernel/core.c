@@ -8,8 +8,8 @@
  *   - Windows and local memory lie in the arena, where generic addresses reach them;
  *     stacks lie outside, where no kernel's address does.
  *   - A window is 4 GiB of address space, so that no 32-bit offset leaves it; beyond
- *     WIDE_SEATS seats (of cooperative launches) it is NARROW_BYTES: there an offset
- *     that is wrong by that much could meet another window.
+ *     WIDE_SEATS seats (of cooperative launches), and where the arena is small, it is
+ *     NARROW_BYTES: there an offset that is wrong by that much could meet something else.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -66,11 +66,6 @@ sim_core_t *sim_core_take(void)
 
 /* ---- seats ---- */
 
-static size_t window_span(uint32_t index)
-{
-	return index < WIDE_SEATS ? WIDE_BYTES : NARROW_BYTES;
-}
-
 static void drop_stacks(sim_seat_t *seat)
 {
 	if (seat->stacks) {
@@ -84,13 +79,13 @@ static void drop_stacks(sim_seat_t *seat)
 	seat->stack_count = 0;
 }
 
-static void drop_seat(sim_seat_t *seat, uint32_t index)
+static void drop_seat(sim_seat_t *seat)
 {
 	drop_stacks(seat);
 	if (seat->local)
 		sim_unmap(seat->local, seat->local_bytes);
 	if (seat->window)
-		sim_arena_give(seat->window, window_span(index));
+		sim_arena_give(seat->window, seat->window_span);
 	free(seat);
 }
 
@@ -98,7 +93,7 @@ void sim_core_give(sim_core_t *core)
 {
 	while (core->seat_count > KEPT_SEATS) {
 		core->seat_count--;
-		drop_seat(core->seats[core->seat_count], core->seat_count);
+		drop_seat(core->seats[core->seat_count]);
 	}
 	core->run = NULL;
 	pthread_mutex_lock(&cores_lock);
@@ -156,8 +151,14 @@ static bool make_local(sim_seat_t *seat, size_t bytes)
 static bool make_window(sim_seat_t *seat, uint32_t index, size_t bytes)
 {
 	bytes = sim_round_up(bytes, (size_t)sysconf(_SC_PAGESIZE));
-	if (!seat->window)
-		seat->window = sim_arena_take(window_span(index), SIM_BLOCK_BYTES, 0);
+	if (!seat->window) {
+		seat->window_span = index < WIDE_SEATS ? WIDE_BYTES : NARROW_BYTES;
+		seat->window = sim_arena_take(seat->window_span, SIM_BLOCK_BYTES, 0);
+	}
+	if (!seat->window) {
+		seat->window_span = NARROW_BYTES;
+		seat->window = sim_arena_take(seat->window_span, SIM_BLOCK_BYTES, 0);
+	}
 	if (!seat->window)
 		return false;
 	if (bytes > seat->window_bytes &&

@@ -130,7 +130,7 @@ typedef struct sim_seat {
 	char *local;
 	size_t local_bytes; /* of all threads */
 	char *window;
-	size_t window_bytes; /* mapped */
+	size_t window_bytes, window_span; /* mapped; of address space */
 } sim_seat_t;
 
 typedef struct sim_core {

@@ -198,7 +198,8 @@ static void work(sim_core_t *core, sim_run_t *run)
 	core->alive = core->seats_used = core->grid_arrived = core->rounds = 0;
 	core->current = NULL;
 	if (fibers ? !sim_core_seat(core, 0) : !sim_core_plain(core) || !sim_core_seat(core, 0)) {
-		no_memory(run);
+		if (core == run->owner) /* a helper that cannot help is none */
+			no_memory(run);
 		return;
 	}
 	sim_fault_enter(core);
