@@ -194,7 +194,8 @@ CUresult sim_enter_slow(sim_call_t *call, uint64_t number, bool need_init)
 __attribute__((destructor)) static void leave(void)
 {
 	sim_executor_end();
-	sim_print_flush();
+	if (!sim_forked()) /* the parent's text, and perhaps its lock */
+		sim_print_flush();
 	sim_report_write();
 	sim_stats_write();
 	sim_threads_forget();

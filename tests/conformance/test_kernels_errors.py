@@ -227,6 +227,28 @@ driver.cuStreamSynchronize(None)
     assert out.splitlines() == ["queried", *(f"{i:5}" for i in range(4000, 5000))]
 
 
+def test_a_child_prints_nothing_of_its_parent(script: Any, sim_table: object) -> None:
+    body = """
+    mov.u64 d1, text; cvta.global.u64 d1, d1; mov.u64 d2, 0;
+    { .param .b64 f; .param .b64 v; .param .b32 c; st.param.b64 [f], d1; st.param.b64 [v], d2;
+      call.uni (c), vprintf, (f, v); }
+    """
+    text = PRINT % ", ".join(str(ord(c)) for c in "once\n")
+    out = children(
+        script,
+        f"""
+import time
+kernel = Kernel(driver, {text!r} + entry("says", "u64 to", {body!r}), "says")
+kernel(1, 1, c_uint64(0))
+while driver.code("cuStreamQuery", None): time.sleep(0.001)
+child = os.fork()
+if not child: sys.exit(0)
+os.waitpid(child, 0)
+""",
+    )
+    assert out == "once"
+
+
 def test_assert(script: Any, sim_table: object) -> None:
     text = """
     .extern .func __assertfail(.param .b64 message, .param .b64 file, .param .b32 line,

@@ -67,12 +67,10 @@ static bool argument(printer_t *printer, size_t bytes, void *to)
 static void print_text(printer_t *printer, const char *directive, uint64_t address)
 {
 	uint64_t room;
-	const char *text = address ? sim_kernel_bytes(printer->thread, address, 1, &room) : "(null)";
-	char *copy;
+	const char *text = address ? sim_kernel_bytes(printer->thread, address, 1, &room) : NULL;
+	char *copy = text ? strndup(text, room)
+			  : strdup(address ? "(not in device memory)" : "(null)");
 
-	if (!text)
-		text = "(not in device memory)";
-	copy = strndup(text, address && text[0] != '(' ? room : strlen(text));
 	if (copy)
 		fprintf(printer->out, directive, copy);
 	free(copy);
