@@ -3,12 +3,13 @@
 
     run.py [--emuv] [--save] [--only FILE] [NAME…]
 
-One process for each module of the suite, as many at a time as there are cores, each
-test with a time limit. The outcome of each test goes to build/numba-suite*/results.txt
-and is compared with results.txt beside this file: exit code 1 where a test that passed
-before does not. --save (with no such test) makes the new list the one to compare with.
---emuv runs the suite under `emuv-run --vram 16MiB --virtual 2GiB` and fails, too, where
-nothing spilled. --only: names of tests, one a line; NAME: modules, as cudapy.test_sm.
+One process for each module of the suite (with --only, as many processes as there are
+cores), two at a time, each test with a time limit. The outcome of each test goes to
+build/numba-suite*/results.txt and is compared with results.txt beside this file: exit
+code 1 where a test that passed before does not. --save (with no such test) makes the
+new list the one to compare with. --emuv runs the suite under `emuv-run --vram 16MiB
+--virtual 2GiB` and fails, too, where nothing spilled. --only: names of tests, one a
+line; NAME: modules, as cudapy.test_sm.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def environment(work: Path, emuv: bool) -> dict[str, str]:
     return env
 
 
-def command(module: Path, suite: Path, stats: Path | None) -> list[str]:
+def command(modules: list[Path], suite: Path, stats: Path | None) -> list[str]:
     pytest = ["-m", "pytest", "-c", str(HERE / "suite.ini"), f"--rootdir={suite}"]
-    line = [sys.executable, *pytest, f"--timeout={TEST_SECONDS}", str(module)]
+    line = [sys.executable, *pytest, f"--timeout={TEST_SECONDS}", *map(str, modules)]
     if stats is None:
         return line
     launch = "import sys; from emuv_shim.commands.run import main; sys.exit(main())"
@@ -100,9 +101,11 @@ def spilled(stats: Path) -> int:
     )
 
 
-def run_module(module: Path, suite: Path, work: Path, emuv: bool, only: frozenset[str]) -> Outcome:
-    """All tests of one module, in as many processes as its crashes make necessary."""
-    name = ".".join(module.relative_to(suite).with_suffix("").parts)
+def run_modules(
+    modules: list[Path], suite: Path, work: Path, emuv: bool, only: frozenset[str]
+) -> Outcome:
+    """All tests of the modules, in as many processes as their crashes make necessary."""
+    name = ".".join(modules[0].relative_to(suite).with_suffix("").parts)
     folder = work / "modules" / name
     folder.mkdir(parents=True)
     events, log, stats = folder / "events", folder / "log", folder / "stats.json"
@@ -114,7 +117,7 @@ def run_module(module: Path, suite: Path, work: Path, emuv: bool, only: frozense
     while True:
         left = MODULE_SECONDS - (time.monotonic() - started)
         known = events.stat().st_size if events.exists() else 0
-        code = run_once(command(module, suite, stats if emuv else None), env, log, left)
+        code = run_once(command(modules, suite, stats if emuv else None), env, log, left)
         bytes_spilled += spilled(stats)
         ended, current = read_events(events)
         if current is not None:
@@ -127,7 +130,7 @@ def run_module(module: Path, suite: Path, work: Path, emuv: bool, only: frozense
         if code in ENDS or left <= 1:
             break
         if not events.exists() or events.stat().st_size == known:
-            found[f"{module.relative_to(suite)}"] = results.Result(
+            found[f"{modules[0].relative_to(suite)}"] = results.Result(
                 "failed", f"the process came to nothing ({describe(code, log)})"
             )
             break
@@ -173,19 +176,27 @@ def modules(suite: Path, names: list[str], only: frozenset[str]) -> list[Path]:
 
 
 def run_all(
-    chosen: list[Path], suite: Path, work: Path, emuv: bool, only: frozenset[str], jobs: int
+    groups: list[list[Path]],
+    suite: Path,
+    work: Path,
+    emuv: bool,
+    only: frozenset[str],
+    jobs: int,
 ) -> tuple[results.Results, int]:
     total: results.Results = {}
     bytes_spilled = 0
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run_module, path, suite, work, emuv, only): path for path in chosen}
+        futures = {
+            pool.submit(run_modules, group, suite, work, emuv, only): group[0].relative_to(suite)
+            for group in groups
+        }
         for done, future in enumerate(concurrent.futures.as_completed(futures), start=1):
             outcome = future.result()
             total.update(outcome.results)
             bytes_spilled += outcome.spilled_bytes
             n = results.counts(outcome.results)
             print(
-                f"[{done}/{len(chosen)}] {futures[future].relative_to(suite)}: "
+                f"[{done}/{len(groups)}] {futures[future]}: "
                 f"{n['passed']} passed, {n['failed']} failed, {outcome.seconds:.0f} s",
                 flush=True,
             )
@@ -211,7 +222,11 @@ def main() -> int:
     shutil.rmtree(work, ignore_errors=True)
     (work / "run").mkdir(parents=True, mode=0o700)
     chosen = modules(suite, arguments.names, only)
-    total, bytes_spilled = run_all(chosen, suite, work, arguments.emuv, only, arguments.jobs)
+    # Starting a process takes longer than a few tests.
+    jobs = arguments.jobs
+    groups = [chosen[i::jobs] for i in range(jobs)] if only else [[path] for path in chosen]
+    groups = [group for group in groups if group]
+    total, bytes_spilled = run_all(groups, suite, work, arguments.emuv, only, jobs)
     title = f"numba-cuda {importlib.metadata.version('numba-cuda')}, its own tests"
     results.write(work / "results.txt", total, title)
     kept = HERE / "results.txt"
