@@ -12,6 +12,7 @@
 #include "capture.h"
 #include "graph.h"
 #include "memory.h"
+#include "order.h"
 #include "work.h"
 
 #define PITCH_BYTES ((size_t)512)
@@ -42,7 +43,7 @@ bool sim_card_room(CUdevice device, uint64_t bytes)
 	bool room = true;
 	while (room && fixed + card->resident_bytes + bytes > card->card_bytes)
 		room = sim_managed_evict(device, &cost);
-	sim_clock_run(&cost, 0);
+	sim_clock_run(&cost, sim_order_moment);
 	return room;
 }
 
