@@ -30,9 +30,10 @@ def video() -> list[Case]:
     v = [0, 1, 0x7FFFFFFF, 0x80000000, FULL, 0x80FF017F, 0x01807FFE, 0x12345678]
     rows = thinned([v, v, v[:4]], "video")
     kinds = [
-        (d, a, b)
-        for d in ("u32", "s32")
-        for a, b in (("u32", "u32"), ("s32", "s32"), ("u32", "s32"))
+        ("u32", "u32", "u32"),
+        ("s32", "s32", "s32"),
+        ("u32", "s32", "u32"),
+        ("s32", "u32", "s32"),
     ]
     cases = []
 
