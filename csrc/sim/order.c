@@ -22,7 +22,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernel/kernel.h"
 #include "capture.h"
 #include "order.h"
 
@@ -159,7 +158,7 @@ void sim_stream_set_priority(sim_stream_t *stream, int priority)
 		ready_add(stream);
 }
 
-static void look_at(sim_stream_t *stream)
+void sim_order_look(sim_stream_t *stream)
 {
 	if (stream->looked_at)
 		return;
@@ -208,7 +207,7 @@ static void complete(sim_stream_t *stream, uint64_t moment)
 		if (edge->work->start < moment)
 			edge->work->start = moment;
 		if (--edge->work->unmet == 0)
-			look_at(edge->work->stream);
+			sim_order_look(edge->work->stream);
 		edge->next = spare_edges;
 		spare_edges = edge;
 		spare_count++;
@@ -218,7 +217,7 @@ static void complete(sim_stream_t *stream, uint64_t moment)
 	sim_work_drop(work);
 	if (!stream->first)
 		busy_remove(stream);
-	look_at(stream);
+	sim_order_look(stream);
 }
 
 static uint64_t start_of(const sim_stream_t *stream)
@@ -322,7 +321,7 @@ void sim_order_run(sim_stream_t *stream)
 	stream->running = false;
 	if (result == SIM_AGAIN) {
 		stream->polling = true;
-		look_at(stream);
+		sim_order_look(stream);
 		return;
 	}
 	if (result != CUDA_SUCCESS)
@@ -413,7 +412,7 @@ static CUresult queue(sim_stream_t *stream, sim_work_t *work)
 	stream->last = work;
 	if (stream->first == work) {
 		busy_add(stream);
-		look_at(stream);
+		sim_order_look(stream);
 	}
 	return CUDA_SUCCESS;
 }
@@ -524,60 +523,6 @@ CUresult sim_stream_place_after_all(sim_context_t *context)
 		return CUDA_SUCCESS;
 	work = sim_work_new(&place_after_all, context);
 	return work ? sim_stream_submit(context->legacy, work) : CUDA_ERROR_OUT_OF_MEMORY;
-}
-
-/* ---- holding, destroying, failing ---- */
-
-CUresult sim_stream_hold(sim_stream_t *stream, bool hold)
-{
-	if (stream->held == hold)
-		return CUDA_SUCCESS;
-	stream->held = hold;
-	stream->held_from = numbers;
-	sim_held_streams += hold ? 1 : -1u;
-	look_at(stream);
-	sim_order_go(NULL);
-	return CUDA_SUCCESS;
-}
-
-void sim_stream_delete(sim_stream_t *stream)
-{
-	if (stream->capture)
-		sim_capture_forget(stream);
-	sim_stream_hold(stream, false);
-	sim_object_leave(stream);
-	stream->gone = true;
-	maybe_free(stream);
-}
-
-static void look_at_context(const sim_context_t *context)
-{
-	for (sim_stream_t *stream = sim_busy_streams; stream; stream = stream->busy_next)
-		if (stream->object.context == context)
-			look_at(stream);
-}
-
-void sim_context_fail(sim_context_t *context, CUresult code)
-{
-	if (!context->error)
-		context->error = (int)code;
-	look_at_context(context);
-}
-
-void sim_context_poison(sim_context_t *context, CUresult code)
-{
-	sim_lock_take();
-	sim_context_fail(context, code);
-	sim_order_go(NULL);
-	sim_lock_drop();
-}
-
-void sim_context_stop(sim_context_t *context)
-{
-	context->stop = 1;
-	sim_kernels_stop(context);
-	look_at_context(context);
-	sim_order_go(NULL);
 }
 
 /* ---- what a wait that takes long is asked ---- */

@@ -18,6 +18,8 @@ extern unsigned int sim_held_streams;
  */
 extern uint64_t sim_order_moment;
 
+/* Something about the stream changed: sim_order_go is due. */
+void sim_order_look(sim_stream_t *stream);
 /*
  * Draws the conclusions of what changed: wakes executors for what is ready, but for
  * `own`, which the caller is going to run (NULL: none), unless its first piece is not
