@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The virtual clock: what a card would have taken, by a model (docs/sim.md).
+ * The virtual clock: what a card would have taken, by a model (docs/paging.md); and the
+ * machine's own clock.
  *
  * Each device has three resources, which are busy until a moment: the link to it, the
  * link from it, and its processors.  A piece of work starts when it may and when the
@@ -16,6 +17,8 @@
  * what is booked while the other direction is busy gets what that leaves.  What was
  * booked before is not slowed down.
  */
+#include <time.h>
+
 #include "internal.h"
 #include "profile.h"
 #include "stats.h"
@@ -31,6 +34,14 @@ static struct {
 } busy[SIM_MAX_DEVICES];
 
 bool sim_clock_events;
+
+uint64_t sim_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static uint64_t least(uint64_t a, uint64_t b)
 {

@@ -20,7 +20,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "capture.h"
 #include "order.h"
@@ -37,14 +36,6 @@ uint64_t sim_order_moment;
 static sim_stream_t *look;
 static uint64_t numbers;
 static unsigned int busy_count;
-
-uint64_t sim_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* ---- edges ---- */
 
