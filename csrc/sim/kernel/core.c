@@ -147,17 +147,31 @@ static bool make_local(sim_seat_t *seat, size_t bytes)
 	return seat->local;
 }
 
+/*
+ * Windows lie at the far end of the arena: what a kernel writes past an allocation does
+ * not end in shared memory.
+ */
+static void *take_window(size_t span)
+{
+	/* The arena's last block is not to be had. */
+	static _Atomic uint64_t given = SIM_BLOCK_BYTES;
+	uint64_t end = given += span;
+
+	return sim_arena_take(span, SIM_BLOCK_BYTES,
+			      end < sim_arena_bytes / 2 ? sim_arena_base + sim_arena_bytes - end : 0);
+}
+
 /* Exactly the pages that the launch may use are accessible. */
 static bool make_window(sim_seat_t *seat, uint32_t index, size_t bytes)
 {
 	bytes = sim_round_up(bytes, (size_t)sysconf(_SC_PAGESIZE));
 	if (!seat->window) {
 		seat->window_span = index < WIDE_SEATS ? WIDE_BYTES : NARROW_BYTES;
-		seat->window = sim_arena_take(seat->window_span, SIM_BLOCK_BYTES, 0);
+		seat->window = take_window(seat->window_span);
 	}
 	if (!seat->window) {
 		seat->window_span = NARROW_BYTES;
-		seat->window = sim_arena_take(seat->window_span, SIM_BLOCK_BYTES, 0);
+		seat->window = take_window(seat->window_span);
 	}
 	if (!seat->window)
 		return false;
