@@ -67,3 +67,5 @@ def test_a_test_that_passed_must_pass() -> None:
     now = {"a": PASSED, "b": FAILED, "d": FAILED, "new": FAILED}
     assert regressions(before, now) == ["b", "gone"]
     assert regressions(before, {**now, "b": Result("skipped", "x"), "gone": PASSED}) == ["b"]
+    away = Result("not-applicable", "a rule's reason")
+    assert regressions(before, {**now, "b": away, "gone": PASSED}) == []
