@@ -27,7 +27,7 @@ def runtime(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_conformance_under_sanitizers(tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("EMUV_", "LD_", "PYTEST_"))}
     places = [f"--build-temp={tmp_path / 'temp'}", f"--build-lib={tmp_path / 'lib'}"]
@@ -45,8 +45,9 @@ def test_conformance_under_sanitizers(tmp_path: Path) -> None:
     }
     suite = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     # NVRTC, which makes the images of test_cubins, does not compile beside ASan.
-    without = "--ignore=tests/conformance/test_cubins.py"
-    done = run([*suite, "tests/conformance", without], env, 200, ROOT)
+    # What generated code computes is no business of the sanitizers: it is not theirs.
+    without = [f"--ignore=tests/conformance/test_{name}.py" for name in ("cubins", "ptx_numerics")]
+    done = run([*suite, "tests/conformance", *without], env, 240, ROOT)
     reports = "".join(p.read_text() for p in tmp_path.glob("report.*"))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:] + reports[:4000]
     assert reports == ""

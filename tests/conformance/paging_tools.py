@@ -19,7 +19,7 @@ NOTHING = dict.fromkeys(("fault", "prefetch", "eviction", "remote", "copy", "hos
 
 # What the text of a test finds, beside what the `script` fixture gives it.
 PROLOGUE = """
-from kernels import *
+from ptx_kernels import *
 from memory_types import *
 driver.cuInit(0)
 context = driver.new("cuDevicePrimaryCtxRetain", 0)

@@ -10,7 +10,7 @@ from ctypes import Structure, byref, c_char_p, c_int, c_uint, c_uint32, c_uint64
 import pytest
 from conftest import Script
 from cuda_driver import ILLEGAL_ADDRESS, INVALID_VALUE, NOT_READY, SUCCESS, Driver, SimTable
-from kernels import HEAD, Kernel, Memory, entry, pointers
+from ptx_kernels import HEAD, Kernel, Memory, entry, pointers
 from test_graphs import UpdateInfo, handles, instantiate, nodes_of, run
 
 ADD = entry("add", "u64 to, u32 value", "atom.global.add.u32 r1, [to], value;")
@@ -207,7 +207,7 @@ def test_kernels_of_two_streams_wait_for_each_other(
 def test_an_error_in_a_graph_sticks(script: Script, sim_table: SimTable) -> None:
     out = script(
         """
-        from kernels import Kernel, Memory, entry
+        from ptx_kernels import Kernel, Memory, entry
         from test_graphs import instantiate
         driver.cuInit(0)
         driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))

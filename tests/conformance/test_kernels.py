@@ -26,7 +26,7 @@ from ctypes import (
 
 import pytest
 from cuda_driver import INVALID_VALUE, NOT_FOUND, Driver
-from kernels import HEAD, Kernel, Memory, at, entry, load, pointers
+from ptx_kernels import HEAD, Kernel, Memory, at, entry, load, pointers
 
 ADD = entry(
     "add",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from cuda_driver import Driver
-from kernels import Kernel, Memory, entry
+from ptx_kernels import Kernel, Memory, entry
 
 pytestmark = pytest.mark.usefixtures("sim_table")
 
@@ -25,7 +25,7 @@ import os, sys, threading
 sys.path.insert(0, {here!r})
 from ctypes import *
 from cuda_driver import *
-from kernels import Kernel, Memory, entry
+from ptx_kernels import Kernel, Memory, entry
 driver = Driver({path!r})
 driver.cuInit(0)
 driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))

@@ -7,7 +7,7 @@ from ctypes import c_uint32
 
 import pytest
 from cuda_driver import Driver
-from kernels import Kernel, Memory, at, entry
+from ptx_kernels import Kernel, Memory, at, entry
 
 LAUNCH_FAILED = 719
 COOPERATIVE_LAUNCH_TOO_LARGE = 720
@@ -245,7 +245,7 @@ DEAD = entry(
 def test_a_deadlock_is_named(script: object, sim_table: object) -> None:
     out = script(  # type: ignore[operator]
         f"""
-        from kernels import Kernel
+        from ptx_kernels import Kernel
         driver.cuInit(0)
         driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))
         kernel = Kernel(driver, {DEAD!r})
