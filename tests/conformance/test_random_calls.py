@@ -40,5 +40,6 @@ def test_any_order(script: Script, bare_sim: SimTable, tmp_path: Path, seeds: li
         EMUV_SIM_KERNEL_MS="20000",
     )  # fmt: skip
     totals = json.loads(out)
-    assert totals["0"] > 800
+    # Enough went well to mean something; several threads take each other's handles away.
+    assert totals["0"] > (800 if len(seeds) == 1 else 100)
     assert not NEVER & set(totals), totals

@@ -283,7 +283,7 @@ def test_a_reader_beside_a_busy_writer_never_sees_a_torn_counter(
             seen |= values
         assert writer.line().startswith("done ")
         assert view.read().stats.counters_settled
-    assert seen
+    assert seen or not pause  # without a pause no reading need ever settle
     if pause == 5000:  # a change in a microsecond or two: readings settle
         assert unsettled <= len(seen) / 10
 
