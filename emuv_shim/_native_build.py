@@ -67,6 +67,12 @@ typedef struct {
     uint64_t prefetch_host_bytes;
     uint64_t uncounted_calls;
     uint64_t pci;
+    uint64_t kept_bytes;
+    uint64_t graph_bytes;
+    uint64_t imported_bytes;
+    uint64_t pinned_bytes;
+    uint64_t clipped_calls;
+    uint64_t clipped_bytes;
     uint64_t calls[...];
     ...;
 } emuv_device_counters_t;

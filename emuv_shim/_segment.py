@@ -236,6 +236,12 @@ class View:
             prefetch_host_bytes=int(row.prefetch_host_bytes),
             uncounted_calls=int(row.uncounted_calls),
             calls=calls,
+            kept_bytes=int(row.kept_bytes),
+            graph_bytes=int(row.graph_bytes),
+            imported_bytes=int(row.imported_bytes),
+            pinned_bytes=int(row.pinned_bytes),
+            clipped_calls=int(row.clipped_calls),
+            clipped_bytes=int(row.clipped_bytes),
         )
 
 

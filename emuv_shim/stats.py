@@ -38,8 +38,8 @@ class DeviceStats:
     resident_bytes: int | None  # the same, where nothing else moves managed memory
     overhead_bytes: int | None  # contexts and modules
     overhead_is_upper_bound: bool
-    peak_physical_bytes: int  # most of device + promoted + overhead
-    peak_used_bytes: int  # most of device + managed + overhead
+    peak_physical_bytes: int  # most of physical_bytes
+    peak_used_bytes: int  # most of used_bytes
     live_allocations: int
     spills: int  # allocations placed in managed memory, ever
     spilled_bytes: int
@@ -51,16 +51,33 @@ class DeviceStats:
     prefetch_host_bytes: int  # hints issued: bytes of prefetches to the host
     uncounted_calls: int  # allocations that emuV could not charge
     calls: Mapping[str, int]  # by driver function; only those called
+    kept_bytes: int = 0  # freed into memory pools, which keep them on the device
+    graph_bytes: int = 0  # reserved on the device for the memory nodes of graphs
+    imported_bytes: int = 0  # opened from other processes and APIs; charged to their owners
+    pinned_bytes: int = 0  # pinned or registered host memory; not GPU memory
+    clipped_calls: int = 0  # the program's own hints that would have broken the budget
+    clipped_bytes: int = 0  # of those: the bytes that were left where they are
 
     @property
     def used_bytes(self) -> int:
-        """What the budget counts: device + managed + overhead."""
-        return self.device_bytes + self.managed_bytes + (self.overhead_bytes or 0)
+        """What the budget counts: device + managed + overhead + graph."""
+        return (
+            self.device_bytes
+            + self.managed_bytes
+            + (self.overhead_bytes or 0)
+            + self.graph_bytes
+        )
 
     @property
     def physical_bytes(self) -> int:
         """What is held on the card, by emuV's arithmetic."""
-        return self.device_bytes + self.promoted_bytes + (self.overhead_bytes or 0)
+        return (
+            self.device_bytes
+            + self.promoted_bytes
+            + (self.overhead_bytes or 0)
+            + self.graph_bytes
+            + self.kept_bytes
+        )
 
     @property
     def host_bytes(self) -> int:

@@ -26,9 +26,9 @@
 #include <stdint.h>
 
 #define EMUV_SEGMENT_MAGIC UINT64_C(0x31474553556d6545) /* "EemUSEG1" */
-#define EMUV_SEGMENT_VERSION 1u
+#define EMUV_SEGMENT_VERSION 2u
 #define EMUV_MAX_DEVICES 32
-#define EMUV_MAX_FUNCTIONS 128 /* slots for per-function call counts */
+#define EMUV_MAX_FUNCTIONS 224 /* slots for per-function call counts */
 #define EMUV_TEXT_BYTES 64    /* name, run id, version: NUL-terminated */
 #define EMUV_COMMAND_BYTES 256
 
@@ -62,8 +62,8 @@ typedef struct {
 	uint64_t managed_bytes;  /* charged, spilled (whole size of managed ranges) */
 	uint64_t resident_bytes; /* of managed_bytes: what emuV made resident */
 	uint64_t overhead_bytes; /* contexts and their modules */
-	uint64_t peak_physical_bytes; /* most of device + resident + overhead */
-	uint64_t peak_used_bytes;     /* most of device + managed + overhead */
+	uint64_t peak_physical_bytes; /* most of what is on the device */
+	uint64_t peak_used_bytes;     /* most of what is used */
 	uint64_t live_allocations;
 	uint64_t spills;        /* allocations placed in managed memory */
 	uint64_t spilled_bytes; /* ... their bytes, over the process's life */
@@ -75,7 +75,13 @@ typedef struct {
 	uint64_t prefetch_host_bytes;   /* bytes of prefetches to the host */
 	uint64_t uncounted_calls;       /* calls that emuV could not charge */
 	uint64_t pci; /* 1 + (domain << 16 | bus << 8 | slot << 3); 0 until asked */
-	uint64_t reserved[5];
+	uint64_t kept_bytes;     /* freed into memory pools, which keep them on the device */
+	uint64_t graph_bytes;    /* reserved on the device for graphs' memory nodes */
+	uint64_t imported_bytes; /* statistic: opened from other processes and APIs */
+	uint64_t pinned_bytes;   /* statistic: pinned or registered host memory */
+	uint64_t clipped_calls;  /* the program's own hints that would have broken the budget */
+	uint64_t clipped_bytes;  /* ... their bytes that were left where they are */
+	uint64_t reserved[7];
 	uint64_t calls[EMUV_MAX_FUNCTIONS]; /* by index into hooks.def */
 } emuv_device_counters_t;
 
@@ -154,8 +160,14 @@ EMUV_AT(emuv_device_counters_t, prefetch_device_bytes, 120);
 EMUV_AT(emuv_device_counters_t, prefetch_host_bytes, 128);
 EMUV_AT(emuv_device_counters_t, uncounted_calls, 136);
 EMUV_AT(emuv_device_counters_t, pci, 144);
-EMUV_AT(emuv_device_counters_t, calls, 192);
-_Static_assert(sizeof(emuv_device_counters_t) == 1216, "emuv_device_counters_t grew");
-_Static_assert(sizeof(emuv_segment_t) == 39968, "emuv_segment_t grew");
+EMUV_AT(emuv_device_counters_t, kept_bytes, 152);
+EMUV_AT(emuv_device_counters_t, graph_bytes, 160);
+EMUV_AT(emuv_device_counters_t, imported_bytes, 168);
+EMUV_AT(emuv_device_counters_t, pinned_bytes, 176);
+EMUV_AT(emuv_device_counters_t, clipped_calls, 184);
+EMUV_AT(emuv_device_counters_t, clipped_bytes, 192);
+EMUV_AT(emuv_device_counters_t, calls, 256);
+_Static_assert(sizeof(emuv_device_counters_t) == 2048, "emuv_device_counters_t grew");
+_Static_assert(sizeof(emuv_segment_t) == 66592, "emuv_segment_t grew");
 
 #endif

@@ -3,12 +3,17 @@
 
 uint64_t emuv_budget_physical(const emuv_budget_device_t *d)
 {
-	return d->counters.device_bytes + d->counters.resident_bytes + d->counters.overhead_bytes;
+	const emuv_device_counters_t *c = &d->counters;
+
+	return c->device_bytes + c->resident_bytes + c->overhead_bytes + c->graph_bytes +
+	       c->kept_bytes;
 }
 
 static uint64_t used(const emuv_budget_device_t *d)
 {
-	return d->counters.device_bytes + d->counters.managed_bytes + d->counters.overhead_bytes;
+	const emuv_device_counters_t *c = &d->counters;
+
+	return c->device_bytes + c->managed_bytes + c->overhead_bytes + c->graph_bytes;
 }
 
 void emuv_budget_held(emuv_budget_device_t *d)
@@ -21,9 +26,11 @@ void emuv_budget_held(emuv_budget_device_t *d)
 
 uint64_t emuv_budget_room(const emuv_budget_device_t *d)
 {
+	uint64_t held = emuv_budget_physical(d) + d->others_physical;
+
 	if (d->vram == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
-	return d->vram > emuv_budget_physical(d) ? d->vram - emuv_budget_physical(d) : 0;
+	return d->vram > held ? d->vram - held : 0;
 }
 
 uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
@@ -43,10 +50,11 @@ uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
 uint64_t emuv_budget_free(const emuv_budget_device_t *d)
 {
 	uint64_t visible = emuv_budget_visible(d);
+	uint64_t held = used(d) + d->others_used;
 
 	if (visible == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
-	return visible > used(d) ? visible - used(d) : 0;
+	return visible > held ? visible - held : 0;
 }
 
 bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int how,

@@ -2,8 +2,12 @@
 /*
  * The arithmetic of one device's budget.  Pure: no lock, no driver, no clock.
  *
- *   physical = device + resident + overhead   never above vram by emuV's doing
- *   used     = device + managed + overhead    never above visible = vram + virtual
+ *   physical = device + resident + overhead + graph + kept   never above vram
+ *   used     = device + managed + overhead + graph           never above visible
+ *                                                            = vram + virtual
+ *
+ * by emuV's doing.  What pools keep is on the device but not used: it can be had
+ * back.  Where several processes share a budget, the others' sums count too.
  *
  * `overhead` is measured after the fact and `vram` may be lowered under what is
  * held, so both sums may exceed their limit for a while; nothing is granted then.
@@ -25,6 +29,8 @@ typedef struct {
 	uint64_t virtual_bytes;
 	uint32_t policy;       /* enum emuv_policy */
 	uint32_t can_spill;    /* the device takes managed memory as spilling needs it */
+	uint64_t others_physical; /* of the processes that share the budget; 0: none */
+	uint64_t others_used;
 	emuv_device_counters_t counters;
 } emuv_budget_device_t;
 

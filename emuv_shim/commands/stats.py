@@ -58,6 +58,16 @@ def _lines(device: DeviceStats) -> list[tuple[str, str]]:
         ("refused", f"{device.denials} ({size(device.denied_bytes)})"),
         ("hints issued", size(device.hint_bytes)),
     ]
+    extra = (
+        ("kept by memory pools", device.kept_bytes),
+        ("memory nodes of graphs", device.graph_bytes),
+        ("imported, charged elsewhere", device.imported_bytes),
+        ("pinned host memory", device.pinned_bytes),
+    )
+    lines += [(what, size(bytes_)) for what, bytes_ in extra if bytes_]
+    if device.clipped_calls:
+        clipped = f"{device.clipped_calls} ({size(device.clipped_bytes)})"
+        lines.append(("the program's hints clipped", clipped))
     if device.uncounted_calls:
         lines.append(("NOT COUNTED", f"{device.uncounted_calls} calls"))
     return lines

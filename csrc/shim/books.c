@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include "books.h"
+
+#include <string.h>
+
+#include "emuv_segment_file.h"
+
+emuv_books_t g_books = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.segment = &g_books.private_segment,
+	.control = &g_books.private_segment.control,
+};
+
+/* ---- publishing ---- */
+
+void emuv_books_publish(CUdevice device)
+{
+	emuv_segment_t *segment = g_books.segment;
+	const uint64_t *from = (const uint64_t *)&g_books.devices[device].counters;
+	uint64_t *to = (uint64_t *)&segment->device[device];
+	uint64_t seq = segment->counters_seq;
+
+	__atomic_store_n(&segment->counters_seq, seq + 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	for (size_t i = 0; i < offsetof(emuv_device_counters_t, reserved) / sizeof *from; i++)
+		__atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED);
+	__atomic_store_n(&segment->applied_generation, g_books.applied_generation,
+			 __ATOMIC_RELAXED);
+	__atomic_store_n(&segment->counters_seq, seq + 2, __ATOMIC_RELEASE);
+}
+
+uint64_t emuv_books_staying(CUdevice device)
+{
+	return emuv_budget_physical(&g_books.devices[device]) - g_books.leaving[device];
+}
+
+void emuv_books_weigh(CUdevice device)
+{
+	const emuv_budget_device_t *d = &g_books.devices[device];
+
+	if (d->counters.resident_bytes > g_books.leaving[device] &&
+	    emuv_books_staying(device) > d->vram)
+		__atomic_fetch_or(&g_books.over, 1u << device, __ATOMIC_RELAXED);
+	else
+		__atomic_fetch_and(&g_books.over, ~(1u << device), __ATOMIC_RELAXED);
+}
+
+static void apply(const emuv_control_t *control)
+{
+	for (int i = 0; i < EMUV_MAX_DEVICES; i++) {
+		emuv_budget_device_t *d = &g_books.devices[i];
+
+		d->vram = control->budget[i].vram_bytes;
+		d->virtual_bytes = control->budget[i].virtual_bytes;
+		d->policy = control->policy;
+		emuv_books_weigh(i);
+	}
+	__atomic_store_n(&g_books.allocation, control->allocation, __ATOMIC_RELAXED);
+}
+
+void emuv_books_refresh(CUdevice device)
+{
+	uint64_t generation = __atomic_load_n(&g_books.control->generation, __ATOMIC_ACQUIRE);
+	emuv_control_t control;
+
+	if (generation == g_books.applied_generation)
+		return;
+	/* A controller in the middle of writing is looked at again at the next call. */
+	if (emuv_control_read(g_books.control, &control))
+		return;
+	/* Bytes from outside: what makes no sense is not taken up. */
+	if (control.policy > EMUV_POLICY_SPILL || control.allocation > EMUV_ALLOCATION_EAGER)
+		return;
+	apply(&control);
+	__atomic_store_n(&g_books.applied_generation, control.generation, __ATOMIC_RELAXED);
+	emuv_books_publish(device);
+}
+
+/* ---- entries ---- */
+
+static emuv_grant_t grant_of(const emuv_entry_t *entry)
+{
+	return (emuv_grant_t){ entry->placement, entry->bytes, entry->resident };
+}
+
+void emuv_books_enter(emuv_entry_t *entry)
+{
+	emuv_entry_t old;
+
+	/* What is restored keeps its age: it is as old as its context's other memory. */
+	if (!entry->serial)
+		entry->serial = ++g_books.last_serial;
+	if (emuv_ledger_insert(&g_books.ledger, entry, &old)) {
+		emuv_grant_t gone = grant_of(&old);
+
+		emuv_budget_release(&g_books.devices[old.device], &gone);
+		if (old.placement != EMUV_PLACED_NOWHERE)
+			g_books.devices[old.device].counters.live_allocations--;
+		if (old.device != entry->device)
+			emuv_books_publish(old.device);
+	}
+	/* vram may have been lowered while this head was not on the books. */
+	if (entry->resident)
+		emuv_books_weigh(entry->device);
+}
+
+void emuv_books_uncharge(const emuv_entry_t *entry)
+{
+	emuv_budget_device_t *d = &g_books.devices[entry->device];
+	emuv_grant_t grant = grant_of(entry);
+
+	emuv_budget_release(d, &grant);
+	if (entry->placement != EMUV_PLACED_NOWHERE)
+		d->counters.live_allocations--;
+	emuv_books_publish(entry->device);
+}
+
+/* ---- start and fork ---- */
+
+void emuv_account_start(const emuv_config_t *config, emuv_segment_t *shared, int n_devices)
+{
+	emuv_books_lock();
+	g_books.segment = shared ? shared : &g_books.private_segment;
+	g_books.control = &g_books.segment->control;
+	if (!shared)
+		g_books.segment->control = config->control;
+	/* What a controller has written since the file got its name counts as news. */
+	g_books.applied_generation = config->control.generation;
+	apply(&config->control);
+	for (int i = 0; i < n_devices; i++)
+		emuv_books_publish(i);
+	emuv_books_unlock();
+}
+
+void emuv_account_card(CUdevice device, uint64_t card_bytes, uint64_t pci, bool can_spill)
+{
+	emuv_books_lock();
+	g_books.devices[device].counters.card_bytes = card_bytes;
+	g_books.devices[device].counters.pci = pci;
+	g_books.devices[device].counters.flags |= EMUV_DEVICE_SEEN;
+	g_books.devices[device].can_spill = can_spill;
+	emuv_books_publish(device);
+	emuv_books_unlock();
+}
+
+/*
+ * The child holds nothing: CUDA does not survive fork.  What the parent's table
+ * occupies is leaked (copy-on-write, never touched), and the parent's segment
+ * must not be written again; lifecycle.c unmaps it.
+ */
+void emuv_account_fork_child(void)
+{
+	pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+
+	memset(&g_books, 0, sizeof g_books);
+	memcpy(&g_books.lock, &fresh, sizeof fresh);
+	g_books.segment = &g_books.private_segment;
+	g_books.control = &g_books.private_segment.control;
+}
+
+emuv_segment_t *emuv_account_segment(void)
+{
+	return g_books.segment;
+}
