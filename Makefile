@@ -24,10 +24,10 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint coverage check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "more: build lint check-c bench dist clean; on a GPU: gpu-check gpu-facts"
+	@echo "more: build lint coverage check-c bench dist clean; on a GPU: gpu-check gpu-facts"
 
 $(VENV)/.made: .ci/bootstrap
 	.ci/bootstrap $(VENV)
@@ -73,6 +73,11 @@ test-torch test-cupy: test-%: build $(VENV)-%/.installed
 lint: $(VENV)/.installed
 	timeout 120 $(VENV)/bin/ruff check .
 	timeout 300 $(VENV)/bin/mypy
+
+# docs/coverage.md, from the list of interposed functions.
+coverage: $(VENV)/.installed
+	$(PY) csrc/gen_coverage.py > docs/coverage.md.new
+	mv docs/coverage.md.new docs/coverage.md
 
 # The C modules' own tests, under the address, undefined-behaviour and thread sanitizers.
 check-c: build

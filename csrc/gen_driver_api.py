@@ -36,8 +36,8 @@ TYPEDEFS = ("cudaTypedefs.h", "cudaGLTypedefs.h", "cudaEGLTypedefs.h",
 PROFILER = {"cuProfilerInitialize", "cuProfilerStart", "cuProfilerStop"}
 
 
-def exports(include: Path) -> set[str]:
-    """The functions that the headers declare, old ABI versions included."""
+def prototypes(include: Path) -> dict[str, str]:
+    """The parameters of every function that the headers declare, old ABI versions included."""
     with tempfile.TemporaryDirectory() as tmp:
         for name in ("GL/gl.h", "EGL/egl.h", "EGL/eglext.h", "vdpau/vdpau.h"):
             path = Path(tmp, name)
@@ -48,11 +48,20 @@ def exports(include: Path) -> set[str]:
             ["cc", "-E", "-P", "-D__CUDA_API_VERSION_INTERNAL", "-I", str(include), "-I", tmp,
              "-x", "c", "-"],
             input=source, text=True, capture_output=True, check=True).stdout
-    return set(re.findall(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(", text)) | PROFILER
+    found = dict(re.findall(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(([^()]*)\)", text))
+    names = set(re.findall(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(", text))
+    if names != found.keys():
+        raise SystemExit(f"parameters not understood: {sorted(names - found.keys())}")
+    return found
 
 
-def rows(include: Path) -> list[tuple[str, str, int, int]]:
-    """(export, name, version, per-thread-stream flag), sorted by export."""
+def exports(include: Path) -> set[str]:
+    """The functions that a driver of the headers' version exports."""
+    return set(prototypes(include)) | PROFILER
+
+
+def typed(include: Path) -> list[tuple[str, str, int, int]]:
+    """rows() of the functions that have a PFN_ type: those of 12.9 leave out four."""
     known = exports(include)
     versions: dict[tuple[str, str], set[int]] = collections.defaultdict(set)
     for header in TYPEDEFS:
@@ -70,10 +79,16 @@ def rows(include: Path) -> list[tuple[str, str, int, int]]:
             raise SystemExit(f"{name}{flavour}: versions {sorted(numbers)} but exports {found}")
         out += [(export, name, version, int(bool(flavour)))
                 for version, (_, export) in zip(sorted(numbers), found, strict=True)]
-    missing = known - {row[0] for row in out}
+    return sorted(out)
+
+
+def rows(include: Path) -> list[tuple[str, str, int, int]]:
+    """(export, name, version, per-thread-stream flag), sorted by export."""
+    found = typed(include)
+    missing = exports(include) - {row[0] for row in found}
     if missing:
         raise SystemExit(f"exports without a version: {sorted(missing)}")
-    return sorted(out)
+    return found
 
 
 def main() -> None:

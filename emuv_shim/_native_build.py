@@ -129,16 +129,11 @@ uint32_t emuv_function_count(void);
 SOURCE = """
 #include "emuv_segment_file.h"
 
-/* Only the names of the hooks are wanted; rows of other kinds vanish. */
+/* Only the names of the hooks are wanted; rows of other kinds vanish by themselves. */
 #define EMUV_HOOK(export, ...) #export,
-#define EMUV_USE(...)
-#define EMUV_EXEMPT(...)
 static const char *const function_names[] = {
 #include "hooks.def"
 };
-#undef EMUV_HOOK
-#undef EMUV_USE
-#undef EMUV_EXEMPT
 
 static uint32_t emuv_function_count(void)
 {

@@ -20,6 +20,7 @@ import pytest
 from pycparser import CParser, c_ast
 
 from tests.conftest import ROOT, Compiler, run
+from tests.unit.cuda_headers import wheel
 
 OURS = ROOT / "csrc" / "common" / "cuda_abi.h"
 # Declares every ABI version of a function under its own name.
@@ -39,12 +40,7 @@ typedef unsigned VdpDevice, VdpVideoSurface, VdpOutputSurface; typedef int VdpGe
 @pytest.fixture(scope="session")
 def cuda_include() -> Path:
     """The include folder of the installed nvidia-cuda-runtime wheel."""
-    import nvidia
-
-    for folder in nvidia.__path__:
-        for header in sorted(Path(folder).glob("*/include/cuda.h")):
-            return header.parent
-    pytest.fail("no cuda.h: install emuV's `demo` extra (nvidia-cuda-runtime)")
+    return wheel(13) / "include"
 
 
 def parsed(header: Path, tmp_path: Path) -> c_ast.FileAST:

@@ -3,41 +3,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
-
-import pytest
 
 from tests.conftest import ROOT, run
+from tests.unit.cuda_headers import generator, wheel
 
 COMMITTED = ROOT / "csrc" / "common" / "driver_api.def"
 MADE_FROM = 13050  # the CUDA version whose headers made the committed list
 SIM_VERSION = 13000
 Row = tuple[str, str, int, int]
-
-
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    """csrc/gen_driver_api.py as a module."""
-    spec = importlib.util.spec_from_file_location("gen", ROOT / "csrc" / "gen_driver_api.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def include() -> Path:
-    """The include folder of the installed nvidia-cuda-runtime wheel."""
-    import nvidia
-
-    for folder in nvidia.__path__:
-        for header in sorted(Path(folder).glob("*/include/cudaTypedefs.h")):
-            return header.parent
-    pytest.fail("no cudaTypedefs.h: install emuV's `demo` extra (nvidia-cuda-runtime)")
 
 
 def committed() -> list[Row]:
@@ -46,12 +21,11 @@ def committed() -> list[Row]:
     return [(export, name, int(version), int(flag)) for export, name, version, flag in found]
 
 
-def test_committed_list_is_what_the_generator_writes(
-    generator: ModuleType, include: Path
-) -> None:
+def test_committed_list_is_what_the_generator_writes() -> None:
+    include = wheel(13) / "include"
     version = re.search(r"#define CUDA_VERSION (\d+)", (include / "cuda.h").read_text())
     assert version is not None
-    made = generator.rows(include)
+    made = generator("driver_api").rows(include)
     assert len(made) > 600
     if int(version[1]) == MADE_FROM:
         assert committed() == made

@@ -11,21 +11,19 @@ macros away.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 from pycparser import CParser, c_ast
 
 from tests.conftest import ROOT, SIMULATOR, Compiler, built, run
+from tests.unit.cuda_headers import MAJORS, generator, wheel
 from tests.unit.test_abi import enums_as_int, members, values
 
 CUDART = ROOT / "csrc" / "sim" / "cudart"
-MAJORS = (12, 13)
 MADE_FROM = {12: 12090, 13: 13050}  # the CUDA versions whose libraries made the list
 REAL = '#define __CUDA_INTERNAL_SKIP_CPP_HEADERS__\n#include <cuda_runtime_api.h>\n'
 HOST_DEFINES = """
@@ -49,17 +47,6 @@ class Headers(NamedTuple):
     include: Path
 
 
-def wheel(major: int) -> Path:
-    """The folder of NVIDIA's runtime of that version, with include/ and lib/."""
-    import nvidia
-
-    name = {12: "cuda_runtime", 13: "cu13"}[major]
-    for folder in nvidia.__path__:
-        if (Path(folder) / name / "include" / "cuda_runtime_api.h").exists():
-            return Path(folder) / name
-    pytest.fail(f"no CUDA {major} runtime: install emuV's `test` and `demo` extras")
-
-
 def stand_in(major: int) -> Path:
     return built(SIMULATOR.parent / f"libcudart.so.{major}")
 
@@ -69,18 +56,6 @@ def listed(major: int) -> set[str]:
     text = (CUDART / "runtime_api.def").read_text()
     rows = re.findall(r"^EMUV_RUNTIME\((\w+), ([01]), ([01])\)$", text, re.M)
     return {name for name, *flags in rows if flags[major - 12] == "1"}
-
-
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    """csrc/gen_runtime_api.py as a module."""
-    path = ROOT / "csrc" / "gen_runtime_api.py"
-    spec = importlib.util.spec_from_file_location("gen_runtime_api", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=MAJORS)
@@ -107,12 +82,12 @@ def test_exports_are_the_list_under_one_version_node(major: int) -> None:
 
 
 @pytest.mark.parametrize("major", MAJORS)
-def test_list_is_what_nvidias_library_exports(generator: ModuleType, major: int) -> None:
+def test_list_is_what_nvidias_library_exports(major: int) -> None:
     folder = wheel(major)
     header = (folder / "include" / "cuda_runtime_api.h").read_text()
     found = re.search(r"#define CUDART_VERSION\s+(\d+)", header)
     assert found is not None
-    real = generator.exports(folder / "lib" / f"libcudart.so.{major}")
+    real = generator("runtime_api").exports(folder / "lib" / f"libcudart.so.{major}")
     assert len(real) > 400
     if int(found[1]) == MADE_FROM[major]:
         assert listed(major) == real
