@@ -3,6 +3,7 @@
 
     emuv_shim/_native.abi3.so      cffi module: what Python reads and writes segments with
     emuv_shim/_lib/libemuv.so      the interposer, preloaded into CUDA programs
+    emuv_shim/_lib/libemuv-nvml.so   NVML as those programs see it, preloaded beside it
     emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
     emuv_shim/_lib/sim/libnvidia-ml.so.1  its NVML
     emuv_shim/_lib/front/libcuda.so  another name for the libcuda.so.1 of a process
@@ -66,14 +67,17 @@ class SharedLibrary(Extension):
         soname: str,
         *folders: str,
         needs: str = "",
+        shared: tuple[str, ...] = (),
         define: str | None = None,
         versions: str | None = None,
     ) -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
-        super().__init__(name, sorted(str(p) for part in parts for p in part.glob("*.[cS]")))
+        sources = sorted(str(p) for part in parts for p in part.glob("*.[cS]"))
+        super().__init__(name, [*sources, *shared])
         self.filename = filename
         self.needs = needs
         self.flags = [f"-I{part}" for part in (*parts, Path("csrc"))]
+        self.flags += [f"-I{folder}" for folder in sorted({os.path.dirname(s) for s in shared})]
         self.flags += [f"-D{define}"] if define else []
         self.link_flags = [f"-Wl,-soname,{soname}"]
         self.link_inputs = [Path(versions)] if versions else []
@@ -153,6 +157,13 @@ setup(
     cffi_modules=["emuv_shim/_native_build.py:ffibuilder"],
     ext_modules=[
         SharedLibrary("emuv_shim._lib.libemuv", "emuv_shim/_lib/libemuv.so", DRIVER, "shim"),
+        SharedLibrary(
+            "emuv_shim._lib.libemuv-nvml",
+            "emuv_shim/_lib/libemuv-nvml.so",
+            "libnvidia-ml.so.1",
+            "nvml",
+            shared=("csrc/shim/budget.c", "csrc/shim/config.c"),
+        ),
         SharedLibrary(
             "emuv_shim._lib.sim.libcuda",
             "emuv_shim/_lib/sim/libcuda.so.1",

@@ -3,11 +3,12 @@
 #include "device_use.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "emuv_sim_table.h"
+#include "pid_namespace.h"
 #include "real.h"
 #include "resolve.h"
 
@@ -52,7 +53,9 @@ typedef struct {
  */
 static bool nvml_open(nvml_t *nvml)
 {
-	void *library = emuv_resolve_library("libnvidia-ml.so.1");
+	const char *path = secure_getenv("EMUV_NVML");
+	/* By that path even where emuV's own bears the name: here the card is asked, not the budget. */
+	void *library = emuv_resolve_library(path && path[0] == '/' ? path : "libnvidia-ml.so.1");
 	int (*init)(void);
 
 	/* emuV's own stand-in tells of simulated cards, and this driver's are not. */
@@ -65,17 +68,6 @@ static bool nvml_open(nvml_t *nvml)
 	return init && nvml->by_bus_id && nvml->memory && init() == 0;
 }
 
-/*
- * NVML names processes by their pid on the host.  Ours is that number only in the
- * initial pid namespace, whose inode the kernel fixes at PROC_PID_INIT_INO.
- */
-static bool pid_is_global(void)
-{
-	struct stat namespace;
-
-	return stat("/proc/self/ns/pid", &namespace) == 0 && namespace.st_ino == 0xEFFFFFFCu;
-}
-
 /* False: NVML does not tell processes apart here, or does not list this one. */
 static bool nvml_process(const nvml_t *nvml, nvml_device_t handle, bool must_be_listed,
 			 uint64_t *bytes)
@@ -84,7 +76,7 @@ static bool nvml_process(const nvml_t *nvml, nvml_device_t handle, bool must_be_
 	unsigned int n = sizeof list / sizeof *list;
 	bool listed = false;
 
-	if (!nvml->processes || !pid_is_global() || nvml->processes(handle, &n, list))
+	if (!nvml->processes || !emuv_pid_is_global() || nvml->processes(handle, &n, list))
 		return false;
 	*bytes = 0;
 	for (unsigned int i = 0; i < n; i++)

@@ -297,26 +297,52 @@ static bool is_driver(const void *caller)
 	return opening || (base && dladdr(caller, &info) && info.dli_fbase == base);
 }
 
+/* "name", or "name." and more, as the last part of a path. */
+static bool is_library(const char *file, const char *name)
+{
+	const char *base = strrchr(file, '/');
+	size_t length = strlen(name);
+
+	base = base ? base + 1 : file;
+	return strncmp(base, name, length) == 0 && (!base[length] || base[length] == '.');
+}
+
+/* libemuv-nvml.so's, where it is in the process. */
+__attribute__((weak)) extern const char emuv_nvml_library;
+
+/* What NVML opens by its own name is another part of it (WSL). */
+static const char *instead_of_nvml(const void *caller)
+{
+	Dl_info ours, callers;
+
+	if (!&emuv_nvml_library || !dladdr(&emuv_nvml_library, &ours))
+		return NULL;
+	if (dladdr(caller, &callers) && callers.dli_fname &&
+	    is_library(callers.dli_fname, "libnvidia-ml.so"))
+		return NULL;
+	return ours.dli_fname;
+}
+
 /*
  * What the dlopen hook opens instead of `file`: this library for any spelling of
  * the driver (libcuda.so, libcuda.so.1, libcuda.so.580.65.06, with any path),
- * `file` itself for everything else.  `caller`: where dlopen returns to.
+ * libemuv-nvml.so for any of NVML's, `file` itself for everything else.  `caller`: where
+ * dlopen returns to.
  */
 const char *emuv_dlopen_file(const char *file, const void *caller);
 const char *emuv_dlopen_file(const char *file, const void *caller)
 {
-	const char *base, *self;
+	const char *instead = NULL;
 	int saved = errno;
 
 	if (!file)
 		return NULL;
-	base = strrchr(file, '/');
-	base = base ? base + 1 : file;
-	if (strncmp(base, "libcuda.so", 10) != 0 || (base[10] && base[10] != '.'))
-		return file;
-	self = is_driver(caller) ? NULL : emuv_resolve_self();
+	if (is_library(file, "libcuda.so"))
+		instead = is_driver(caller) ? NULL : emuv_resolve_self();
+	else if (is_library(file, "libnvidia-ml.so"))
+		instead = instead_of_nvml(caller);
 	errno = saved;
-	return self ? self : file;
+	return instead ? instead : file;
 }
 
 /* The real dlopen, found on first use: other constructors may come before ours. */

@@ -14,6 +14,7 @@
 #include "identity.h"
 #include "internal.h"
 #include "paging.h"
+#include "visible_devices.h"
 
 sim_device_t sim_devices[SIM_MAX_DEVICES];
 int sim_device_count;
@@ -28,6 +29,13 @@ void sim_device_uuid_text(int physical, char text[48])
 	sim_identity_uuid_text(physical, text);
 }
 
+static bool uuid_text(int physical, char text[EMUV_UUID_TEXT_BYTES], void *state)
+{
+	(void)state;
+	sim_device_uuid_text(physical, text);
+	return true;
+}
+
 CUresult sim_devices_init(void)
 {
 	int visible[SIM_MAX_DEVICES];
@@ -36,8 +44,9 @@ CUresult sim_devices_init(void)
 		sim_say("%s", sim_config.error);
 		return CUDA_ERROR_INVALID_VALUE;
 	}
-	sim_device_count = sim_visible_devices(secure_getenv("CUDA_VISIBLE_DEVICES"),
-					       sim_config.devices, visible);
+	/* Cards are alike, so that CUDA_DEVICE_ORDER changes nothing. */
+	sim_device_count = emuv_visible_devices(secure_getenv("CUDA_VISIBLE_DEVICES"),
+						sim_config.devices, uuid_text, NULL, visible);
 	if (sim_device_count == 0)
 		return sim_fail(CUDA_ERROR_NO_DEVICE,
 				"cuInit: CUDA_VISIBLE_DEVICES=\"%s\" leaves none of %d devices",

@@ -33,11 +33,6 @@ typedef struct {
 } sim_config_t;
 extern sim_config_t sim_config;
 void sim_configure(void);
-/*
- * Fills `visible` with the physical indices that CUDA_VISIBLE_DEVICES leaves of
- * `count` devices, in its order; returns how many.
- */
-int sim_visible_devices(const char *value, int count, int visible[SIM_MAX_DEVICES]);
 
 /* ---- entry.c ---- */
 extern _Thread_local bool sim_in_callback;

@@ -9,17 +9,14 @@
  * the dead are not listed.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <dlfcn.h>
-#include <errno.h>
-#include <limits.h>
 #include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "emuv_segment_file.h"
+#include "emuv_segment_list.h"
 #include "emuv_sim_table.h"
 #include "nvml_sim.h"
 #include "sim/identity.h"
@@ -110,9 +107,18 @@ static uint64_t at_most(uint64_t bytes, uint64_t most)
 	return bytes < most ? bytes : most;
 }
 
-static bool use_of_segment(const emuv_segment_t *segment, int index, nvml_use_t *use)
+typedef struct {
+	int index;
+	nvml_use_t *use;
+	bool enough;
+} programs_t;
+
+static bool use_of_segment(const emuv_segment_t *segment, void *state)
 {
-	for (uint32_t i = 0; i < segment->n_devices; i++) {
+	programs_t *programs = state;
+	nvml_use_t *use = programs->use;
+
+	for (uint32_t i = 0; segment->is_sim && i < segment->n_devices; i++) {
 		const emuv_device_counters_t *device = &segment->device[i];
 		uint64_t card = at_most(device->card_bytes, SIM_CARD_BYTES_MOST), bytes;
 		uint64_t physical = ((device->pci - 1) >> 8 & 0xff) - 1;
@@ -121,7 +127,7 @@ static bool use_of_segment(const emuv_segment_t *segment, int index, nvml_use_t 
 			continue;
 		if (physical + 1 > use->cards)
 			use->cards = (unsigned int)physical + 1;
-		if ((int)physical != index)
+		if ((int)physical != programs->index)
 			continue;
 		if (card > use->card_bytes)
 			use->card_bytes = card;
@@ -132,53 +138,16 @@ static bool use_of_segment(const emuv_segment_t *segment, int index, nvml_use_t 
 		/* Its context has been made, or something is there without one. */
 		if ((device->flags & EMUV_DEVICE_OVERHEAD_KNOWN || bytes) &&
 		    !add(use, segment->pid, bytes))
-			return false;
+			return programs->enough = false;
 	}
 	return true;
 }
 
-/* What cannot be read, and whatever ended meanwhile, is passed over. */
-static bool use_of_file(const char *path, emuv_segment_t *copy, int index, nvml_use_t *use)
-{
-	emuv_segment_view_t *view;
-	int result;
-
-	if (emuv_segment_open(path, 0, &view, NULL))
-		return true;
-	result = emuv_segment_snapshot(view, copy, NULL);
-	emuv_segment_close(view);
-	/* -EAGAIN: counters of several moments, of a program that never stands still. */
-	if ((result && result != -EAGAIN) || !copy->is_sim || copy->state == EMUV_STATE_EXITED ||
-	    !emuv_segment_alive(copy))
-		return true;
-	return use_of_segment(copy, index, use);
-}
-
 static bool use_of_programs(int index, nvml_use_t *use)
 {
-	char directory[PATH_MAX], path[PATH_MAX + NAME_MAX + 2];
-	emuv_segment_t *copy;
-	struct dirent *entry;
-	bool enough = true;
-	DIR *files;
+	programs_t programs = { index, use, true };
 
-	if (emuv_segment_directory(directory, sizeof(directory), 0, NULL))
-		return true;
-	files = opendir(directory);
-	copy = malloc(sizeof(*copy));
-	while (files && copy && enough && (entry = readdir(files))) {
-		size_t length = strlen(entry->d_name);
-
-		if (length < 4 || strcmp(entry->d_name + length - 4, ".seg") != 0)
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-		enough = use_of_file(path, copy, index, use);
-	}
-	enough = enough && copy;
-	free(copy);
-	if (files)
-		closedir(files);
-	return enough;
+	return emuv_segment_each(use_of_segment, &programs) && programs.enough;
 }
 
 bool nvml_sim_use(int index, nvml_use_t *use)

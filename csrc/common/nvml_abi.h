@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The part of NVML's binary interface that the stand-in speaks.  Facts of nvml.h
- * (CUDA 13.0), against which a test holds sizes, offsets, values and prototypes.
+ * The part of NVML's binary interface that the stand-in speaks and emuV adjusts.  Facts
+ * of nvml.h (CUDA 13.0), against which a test holds sizes, offsets, values and prototypes.
  */
 #ifndef EMUV_NVML_ABI_H
 #define EMUV_NVML_ABI_H

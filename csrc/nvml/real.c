@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The machine's NVML: opened on the first call, by the path that the launcher found. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "shown.h"
+
+/* By this name libemuv.so finds where this library is. */
+__attribute__((visibility("default"))) extern const char emuv_nvml_library;
+const char emuv_nvml_library = 1;
+
+static const char *const names[] = {
+#define NVML_NAME(name) #name,
+#define NVML_MORE(name) #name,
+#include "nvml_names.def"
+};
+
+/* stubs.S: slot i at first leads to emuv_forward_lookup(i). */
+extern void *emuv_forward_slots[sizeof names / sizeof *names];
+
+static void *library; /* atomic */
+
+static nvmlReturn_t no_library(void)
+{
+	return NVML_ERROR_LIBRARY_NOT_FOUND;
+}
+
+/* What nvidia-ml-py answers where a library lacks a function. */
+static nvmlReturn_t no_function(void)
+{
+	return NVML_ERROR_FUNCTION_NOT_FOUND;
+}
+
+/*
+ * Two threads may both look, and find the same: no lock is held over the loader's calls.
+ * dlmopen, because dlopen is emuV's and would lead back here.
+ */
+static void *open_library(void)
+{
+	void *opened = __atomic_load_n(&library, __ATOMIC_ACQUIRE);
+	const char *path;
+
+	if (opened)
+		return opened;
+	path = secure_getenv("EMUV_NVML");
+	opened = path && path[0] == '/' ? dlmopen(LM_ID_BASE, path, RTLD_NOW | RTLD_LOCAL) : NULL;
+	/* This library under another name would call itself for ever. */
+	if (opened && dlsym(opened, "emuv_nvml_library")) {
+		dlclose(opened);
+		opened = NULL;
+	}
+	if (opened)
+		__atomic_store_n(&library, opened, __ATOMIC_RELEASE);
+	return opened;
+}
+
+void *shown_real(const char *name)
+{
+	int saved = errno;
+	void *opened = open_library();
+	void *function = opened ? dlsym(opened, name) : (void *)&no_library;
+
+	errno = saved;
+	return function ? function : (void *)&no_function;
+}
+
+bool shown_is_sim(void)
+{
+	void *opened = open_library();
+
+	return opened && dlsym(opened, "emuv_sim_nvml");
+}
+
+/* Called from the stubs with the index of the function; its answer is jumped to. */
+void *emuv_forward_lookup(uint64_t index);
+void *emuv_forward_lookup(uint64_t index)
+{
+	void *function = shown_real(names[index]);
+
+	/* A library that is not there now is looked for again. */
+	if (function != (void *)&no_library)
+		__atomic_store_n(&emuv_forward_slots[index], function, __ATOMIC_RELEASE);
+	return function;
+}
+
+/* The one function whose answer is no code. */
+__attribute__((visibility("default"))) const char *nvmlErrorString(nvmlReturn_t code);
+const char *nvmlErrorString(nvmlReturn_t code)
+{
+	void *function = shown_real("nvmlErrorString");
+
+	if (function == (void *)&no_library || function == (void *)&no_function)
+		return "no NVML library was found";
+	return ((__typeof__(&nvmlErrorString))function)(code);
+}
