@@ -18,11 +18,13 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from emuv_shim._messages import quote
 from emuv_shim.errors import CommandError
 
 SONAME = "libcuda.so.1"
+NVML_SONAME = "libnvidia-ml.so.1"
 DEFAULT_SIM_BYTES = 8 << 30
 NVML_WAIT_S = 3.0
 
@@ -60,6 +62,11 @@ class Driver:
 def libemuv_path() -> str:
     """Where the package keeps the interposer (it may not have been built)."""
     return os.path.join(_PACKAGE, "_lib", "libemuv.so")
+
+
+def libemuv_nvml_path() -> str:
+    """Where the package keeps NVML as programs under emuV see it."""
+    return os.path.join(_PACKAGE, "_lib", "libemuv-nvml.so")
 
 
 def sim_path() -> str:
@@ -121,7 +128,9 @@ def refuse_reason(path: str, *, allow_sim: bool = False) -> str | None:
     if identity[2] != 3:  # ET_DYN
         return "not a shared library"
     real = os.path.realpath(path)
-    if os.path.basename(real) == "libemuv.so" or _same_file(path, libemuv_path()):
+    if os.path.basename(real) in ("libemuv.so", "libemuv-nvml.so") or any(
+        _same_file(path, own) for own in (libemuv_path(), libemuv_nvml_path())
+    ):
         return "emuV's own interposer, not a driver"
     if "stubs" in os.path.normpath(path).split("/") or "stubs" in real.split("/"):
         return "a toolkit's stub for linking, not a driver"
@@ -130,7 +139,7 @@ def refuse_reason(path: str, *, allow_sim: bool = False) -> str | None:
     return None
 
 
-def _from_ldconfig() -> list[str]:
+def _from_ldconfig(soname: str) -> list[str]:
     """What the loader's cache has under the soname, in its order."""
     import subprocess
 
@@ -148,29 +157,31 @@ def _from_ldconfig() -> list[str]:
         found = []
         for line in done.stdout.decode("utf-8", "surrogateescape").splitlines():
             name, arrow, path = line.partition(" => ")
-            if arrow and name.split()[:1] == [SONAME]:
+            if arrow and name.split()[:1] == [soname]:
                 found.append(path.strip())
         return found
     return []
 
 
-def candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def candidates(
+    environ: Mapping[str, str], soname: str = SONAME
+) -> Iterator[tuple[str, str]]:
     """(path, how it was found) of every place worth a look, best first."""
     for directory in environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"):
         if os.path.isabs(directory):
-            yield os.path.join(directory, SONAME), "LD_LIBRARY_PATH"
+            yield os.path.join(directory, soname), "LD_LIBRARY_PATH"
     # Under WSL the working driver is this one, even where another is installed.
     if os.path.exists("/dev/dxg"):
-        yield os.path.join(_WSL, SONAME), "WSL"
-    for path in _from_ldconfig():
+        yield os.path.join(_WSL, soname), "WSL"
+    for path in _from_ldconfig(soname):
         yield path, "the loader's cache"
     triplet = getattr(sys.implementation, "_multiarch", "")
     if triplet:
-        yield os.path.join("/usr/lib", triplet, SONAME), "a standard directory"
-        yield os.path.join("/lib", triplet, SONAME), "a standard directory"
+        yield os.path.join("/usr/lib", triplet, soname), "a standard directory"
+        yield os.path.join("/lib", triplet, soname), "a standard directory"
     for directory in _STANDARD:
-        yield os.path.join(directory, SONAME), "a standard directory"
-    yield os.path.join(_WSL, SONAME), "WSL"
+        yield os.path.join(directory, soname), "a standard directory"
+    yield os.path.join(_WSL, soname), "WSL"
 
 
 def find_driver(environ: Mapping[str, str], *, sim: bool = False) -> Driver:
@@ -209,6 +220,33 @@ def find_driver(environ: Mapping[str, str], *, sim: bool = False) -> Driver:
         f"no NVIDIA driver found: no {SONAME} that can be loaded{passed_over}",
         "use --sim for the simulated GPU, or set EMUV_DRIVER to the driver's path",
     )
+
+
+def find_nvml(driver: Driver | None, environ: Mapping[str, str]) -> str | None:
+    """The machine's NVML, by absolute path; None where there is none that could be loaded.
+
+    That of the simulated GPU is the one beside it. EMUV_NVML, where set, is obeyed or
+    refused in words (DriverError); of a simulated machine's it is an outer emuv-run's.
+    """
+    beside = os.path.join(os.path.dirname(sim_path()), NVML_SONAME)
+    if driver is not None and driver.is_sim:
+        return beside if refuse_reason(beside) is None else None
+    given = environ.get("EMUV_NVML")
+    if given and not _same_file(given, beside):
+        reason = "not an absolute path" if not os.path.isabs(given) else refuse_reason(given)
+        if reason:
+            raise DriverError(
+                f"EMUV_NVML={quote(given)}: {reason}",
+                f"give the absolute path of the machine's {NVML_SONAME}, or unset EMUV_NVML",
+            )
+        return given
+    # Of the same installation as the driver, where it has one.
+    folders = [] if driver is None else [os.path.dirname(os.path.abspath(driver.path))]
+    near = (os.path.join(folder, NVML_SONAME) for folder in folders)
+    for path in chain(near, (path for path, _ in candidates(environ, NVML_SONAME))):
+        if refuse_reason(path) is None and not _same_file(path, beside):
+            return os.path.abspath(path)
+    return None
 
 
 def sim_cards(environ: Mapping[str, str]) -> list[int]:

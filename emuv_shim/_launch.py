@@ -77,6 +77,8 @@ class Machine:
     run_id: str
     preload: bool = True
     runtimes: tuple[str, ...] = ()  # the simulated GPU's libcudart stand-ins
+    nvml: str | None = None  # the machine's NVML
+    libemuv_nvml: str | None = None  # emuV's in front of it
 
 
 @dataclass(frozen=True)
@@ -326,7 +328,7 @@ def check_library_path(path: str) -> None:
 
 def is_own_preload(item: str) -> bool:
     """True for an item of LD_PRELOAD that an emuv-run put there, of whatever installation."""
-    return bool(re.search(r"(^|/)(libemuv\.so|_lib/sim/libcudart\.so\.\d+)$", item))
+    return bool(re.search(r"(^|/)(libemuv(-nvml)?\.so|_lib/sim/libcudart\.so\.\d+)$", item))
 
 
 def preload(libraries: Sequence[str], existing: str | None) -> str:
@@ -375,6 +377,7 @@ def make_plan(
         ("EMUV_POLICY", budget.policy),
         ("EMUV_ALLOCATION", budget.allocation),
         ("EMUV_DRIVER", machine.driver),
+        ("EMUV_NVML", machine.nvml if machine.libemuv_nvml else None),
         ("EMUV_NAME", program_name(request, environ)),
         ("EMUV_RUN", environ["EMUV_RUN"] if inherits else machine.run_id),
         ("EMUV_RUNTIME_DIR", machine.runtime_directory),
@@ -391,7 +394,9 @@ def make_plan(
         search = _prepend_path(machine.sim_directory, search)
     if machine.preload:
         # The search path is not enough for libcudart: a program's own RPATH comes first.
-        libraries = (machine.libemuv, *machine.runtimes)
+        libraries = [machine.libemuv, *machine.runtimes]
+        if machine.nvml is not None and machine.libemuv_nvml is not None:
+            libraries.insert(1, machine.libemuv_nvml)
         for library in libraries:
             check_library_path(library)
         # And those that open "libcuda.so" past its dlopen find libemuv.so (csrc/front).

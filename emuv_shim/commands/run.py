@@ -64,6 +64,7 @@ def _set_up(
     directory = str(_segment.locate_directory(create=not options.dry_run)[0])
     if not options.dry_run:
         _clean_where_many(directory)
+    libemuv_nvml = _driver.libemuv_nvml_path()
     machine = _launch.Machine(
         libemuv=libemuv,
         driver=driver.path,
@@ -72,6 +73,8 @@ def _set_up(
         run_id=os.urandom(8).hex(),
         preload=preload,
         runtimes=tuple(_driver.runtimes_beside(driver)),
+        nvml=_driver.find_nvml(driver, environ),
+        libemuv_nvml=libemuv_nvml if os.path.exists(libemuv_nvml) else None,
     )
     return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
 

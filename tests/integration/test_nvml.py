@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import SIMULATOR, Runner, run
+from tests.conftest import SIMULATOR, run
 
 MIB = 1 << 20
 ShimEnv = Callable[..., dict[str, str]]
@@ -218,23 +218,6 @@ class TestUsers:
         assert got["full"]["memory"][:2] == got["seen"]
         assert got["lists"] == [[[pid, 28 * MIB]]] * 2 + [[]] * 2
         assert got["after"] == got["context"][0]
-
-    def test_under_emuv_it_is_the_whole_card(self, emuv_run: Runner) -> None:
-        code = PRELUDE + textwrap.dedent("""
-            d = started()
-            d.new("cuMemAlloc_v2", 24 * MIB)
-            d.new("cuMemAlloc_v2", 24 * MIB)
-            answer(card=card(0), seen=d.memory_info(), pid=os.getpid())
-        """)
-        done = emuv_run(
-            "--sim", "--quiet", "--vram", "32MiB", "--virtual", "32MiB", "--",
-            sys.executable, "-c", code, env={"EMUV_SIM_VRAM": str(256 * MIB)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        got = json.loads(done.stdout)
-        assert got["seen"] == [16 * MIB, 64 * MIB]
-        assert got["card"]["users"] == [[got["pid"], 32 * MIB]]
-        assert got["card"]["memory"] == [256 * MIB, 224 * MIB, 32 * MIB]
 
     def test_a_monitor_sees_the_programs_under_emuv(
         self, clean_env: dict[str, str], shim_env: ShimEnv

@@ -36,7 +36,8 @@ def environ_of(text: str) -> dict[str, str]:
 
 def preloads(libemuv: Path, sim: Path) -> str:
     """LD_PRELOAD as emuv-run --sim sets it."""
-    return ":".join(map(str, (libemuv, *(sim.parent / f"libcudart.so.{n}" for n in (13, 12)))))
+    ours = (libemuv, libemuv.parent / "libemuv-nvml.so")
+    return ":".join(map(str, (*ours, *(sim.parent / f"libcudart.so.{n}" for n in (13, 12)))))
 
 
 class TestExec:
@@ -134,6 +135,7 @@ class TestExec:
             "EMUV_POLICY": "spill",
             "EMUV_ALLOCATION": "eager",
             "EMUV_DRIVER": str(sim),
+            "EMUV_NVML": str(sim.parent / "libnvidia-ml.so.1"),
             "EMUV_NAME": "a job",
             "EMUV_RUN": seen["EMUV_RUN"],
             "EMUV_RUNTIME_DIR": str(runtime_dir),

@@ -26,7 +26,7 @@ def library(path: Path, *, elf_class: int = 2, machine: int | None = None, kind:
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in the loader's cache or the standard directories."""
-    monkeypatch.setattr(_driver, "_from_ldconfig", list)
+    monkeypatch.setattr(_driver, "_from_ldconfig", lambda soname: [])
     monkeypatch.setattr(_driver, "_STANDARD", ())
     monkeypatch.setattr(_driver, "_WSL", "/nonexistent")
     monkeypatch.setattr(_driver.sys.implementation, "_multiarch", "", raising=False)
@@ -76,7 +76,7 @@ def test_library_path_then_loader_cache_then_standard(
     first = library(tmp_path / "a/libcuda.so.1")
     cached = library(tmp_path / "b/libcuda.so.1")
     standard = library(tmp_path / "c/libcuda.so.1")
-    monkeypatch.setattr(_driver, "_from_ldconfig", lambda: [str(cached)])
+    monkeypatch.setattr(_driver, "_from_ldconfig", lambda soname: [str(cached)])
     monkeypatch.setattr(_driver, "_STANDARD", (str(standard.parent),))
     environ = {"LD_LIBRARY_PATH": f":relative:/nonexistent:{first.parent}"}
 
@@ -171,7 +171,7 @@ def test_ldconfig_output_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     real = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda args, **k: real([str(tool), *args[1:]], **k))
 
-    assert _driver._from_ldconfig() == ["/a/libcuda.so.1", "/b b/libcuda.so.1"]
+    assert _driver._from_ldconfig("libcuda.so.1") == ["/a/libcuda.so.1", "/b b/libcuda.so.1"]
 
 
 class TestCards:
