@@ -52,8 +52,12 @@ void emuv_account_handle_more(uint64_t handle, uint64_t id, CUdevice device);
 bool emuv_account_handle_less(uint64_t handle, emuv_entry_t *entry, bool *last);
 /* Adds to an entry's references and returns the sum; 0 takes the entry and frees its charge. */
 uint32_t emuv_account_refer(enum emuv_kind kind, uint64_t key, int change);
-/* The id of the VMM allocation mapped at `address`, 0 where there is none. */
-uint64_t emuv_account_mapping(uint64_t address);
+/* A copy of the VMM allocation behind a handle, or mapped at an address; false: not known. */
+bool emuv_account_handle(uint64_t handle, emuv_entry_t *memory);
+bool emuv_account_mapped(uint64_t address, emuv_entry_t *memory);
+/* What hooks_vmm_spill.c has found out about a device, in one word of its own; 0: nothing yet. */
+uint64_t emuv_account_vmm_home(CUdevice device);
+void emuv_account_set_vmm_home(CUdevice device, uint64_t home);
 
 /*
  * The context is gone and with it all it owned, but nothing of pools and VMM, which

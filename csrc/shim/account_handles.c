@@ -58,18 +58,44 @@ uint32_t emuv_account_refer(enum emuv_kind kind, uint64_t key, int change)
 	return left;
 }
 
-uint64_t emuv_account_mapping(uint64_t address)
+/* Lock held. */
+static bool memory_of(const emuv_entry_t *link, emuv_entry_t *memory)
 {
-	uint64_t id = 0;
+	const emuv_entry_t *found = NULL;
+
+	if (link)
+		found = emuv_ledger_find(&g_books.ledger, EMUV_KIND_VMM_MEMORY, link->link);
+	if (found)
+		*memory = *found;
+	return found != NULL;
+}
+
+bool emuv_account_handle(uint64_t handle, emuv_entry_t *memory)
+{
+	bool known;
 
 	emuv_books_lock();
-	for (size_t i = 0; i < g_books.ledger.n_entries && !id; i++) {
-		const emuv_entry_t *entry = &g_books.ledger.entries[i];
-
-		if (entry->kind == EMUV_KIND_VMM_MAPPING && address >= entry->key &&
-		    address - entry->key < entry->bytes)
-			id = entry->link;
-	}
+	known = memory_of(emuv_ledger_find(&g_books.ledger, EMUV_KIND_VMM_HANDLE, handle), memory);
 	emuv_books_unlock();
-	return id;
+	return known;
+}
+
+bool emuv_account_mapped(uint64_t address, emuv_entry_t *memory)
+{
+	bool known;
+
+	emuv_books_lock();
+	known = memory_of(emuv_ledger_mapping(&g_books.ledger, address), memory);
+	emuv_books_unlock();
+	return known;
+}
+
+uint64_t emuv_account_vmm_home(CUdevice device)
+{
+	return __atomic_load_n(&g_books.vmm_homes[device], __ATOMIC_RELAXED);
+}
+
+void emuv_account_set_vmm_home(CUdevice device, uint64_t home)
+{
+	__atomic_store_n(&g_books.vmm_homes[device], home, __ATOMIC_RELAXED);
 }

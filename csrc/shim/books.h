@@ -24,6 +24,7 @@ typedef struct {
 	uint32_t allocation;         /* enum emuv_allocation; atomic */
 	uint32_t over; /* atomic; bit i: device i's resident heads exceed its vram */
 	bool said_spill, said_denial;
+	uint64_t vmm_homes[EMUV_MAX_DEVICES]; /* atomic; emuv_account_vmm_home */
 	/* Publishing goes to the private one until the process has a segment file. */
 	emuv_segment_t *segment;
 	const emuv_control_t *control; /* what controllers write: the segment's */

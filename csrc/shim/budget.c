@@ -82,7 +82,8 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 	if ((how & (EMUV_MAY_SPILL | EMUV_MUST_SPILL)) && d->policy == EMUV_POLICY_SPILL &&
 	    d->can_spill && bytes <= emuv_budget_free(d)) {
 		/* A card that is full has no room for a head either. */
-		uint64_t head = how & EMUV_MUST_SPILL ? 0 : room < bytes ? room : bytes;
+		bool whole = how & (EMUV_MUST_SPILL | EMUV_WHOLE);
+		uint64_t head = whole ? 0 : room < bytes ? room : bytes;
 
 		head -= head % EMUV_BLOCK_BYTES;
 		*grant = (emuv_grant_t){ EMUV_PLACED_MANAGED, bytes, head };

@@ -43,6 +43,7 @@ typedef struct {
 
 #define EMUV_MAY_SPILL 1u  /* the allocation can be put in managed memory */
 #define EMUV_MUST_SPILL 2u /* the card is full although the budget is not */
+#define EMUV_WHOLE 4u      /* spilled in one piece: no head of it can be resident */
 
 /*
  * Reserves `bytes`, or returns false.  A managed grant's head is a whole number

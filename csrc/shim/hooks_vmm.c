@@ -7,8 +7,10 @@
  * the allocation, which is charged and counts them.  Numbers are emuV's own: the
  * driver may reuse a released handle while a mapping still holds its memory.
  *
- * Over budget a handle cannot become managed memory: refused.
+ * Over budget a handle is made of host memory (hooks_vmm.h), which maps as any other.
  */
+#include "hooks_vmm.h"
+
 #include <stdlib.h>
 
 #include "contexts.h"
@@ -38,8 +40,11 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 {
 	emuv_where_t where = { 0 };
 	emuv_entry_t entry = { .kind = EMUV_KIND_VMM_MEMORY, .references = 1 };
+	bool card_full = false;
+	const char *why_not;
 	emuv_grant_t grant;
-	CUresult result;
+	unsigned int how;
+	CUresult result = CUDA_SUCCESS;
 
 	if (!handle || !bytes || !prop || prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
 	    prop->location.id < 0 || prop->location.id >= EMUV_MAX_DEVICES)
@@ -47,9 +52,22 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 	emuv_where_current(&where); /* for what may make room; none is fine */
 	where.device = prop->location.id;
 	emuv_account_call(where.device, EMUV_FN_cuMemCreate);
-	if (!emuv_placement_reserve(&where, bytes, 0, &grant))
+	why_not = emuv_vmm_why_not(where.device, bytes, prop);
+	how = why_not || flags ? 0 : EMUV_MAY_SPILL | EMUV_WHOLE;
+	if (!emuv_placement_reserve(&where, bytes, how, &grant)) {
+		emuv_vmm_tell_why_not(where.device, bytes, why_not);
 		return CUDA_ERROR_OUT_OF_MEMORY;
-	result = g_real.cuMemCreate(handle, bytes, prop, flags);
+	}
+	if (grant.placement == EMUV_PLACED_DEVICE) {
+		result = g_real.cuMemCreate(handle, bytes, prop, flags);
+		if (result == CUDA_ERROR_OUT_OF_MEMORY && how) {
+			if (!emuv_placement_card_full(&where, &grant))
+				return result;
+			card_full = true;
+		}
+	}
+	if (grant.placement == EMUV_PLACED_MANAGED)
+		result = emuv_vmm_spill(where.device, &grant, prop, handle);
 	if (result) {
 		emuv_account_roll_back(where.device, &grant);
 		return result;
@@ -61,7 +79,7 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 		emuv_account_roll_back(where.device, &grant);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}
-	emuv_account_commit(where.device, &grant, &entry, false);
+	emuv_account_commit(where.device, &grant, &entry, card_full);
 	return CUDA_SUCCESS;
 }
 
@@ -91,19 +109,18 @@ CUresult hook_cuMemRelease(CUmemGenericAllocationHandle handle)
 /* Counted before the call: an unmapping in between must not be the last reference. */
 CUresult hook_cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *address)
 {
-	uint64_t id = emuv_account_mapping((uint64_t)(uintptr_t)address);
-	emuv_entry_t entry;
+	emuv_entry_t memory;
 	CUresult result;
 
-	if (!id || !emuv_account_look(EMUV_KIND_VMM_MEMORY, id, &entry) ||
-	    !emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, 1))
+	if (!emuv_account_mapped((uint64_t)(uintptr_t)address, &memory) ||
+	    !emuv_account_refer(EMUV_KIND_VMM_MEMORY, memory.key, 1))
 		return g_real.cuMemRetainAllocationHandle(handle, address);
-	emuv_account_call(entry.device, EMUV_FN_cuMemRetainAllocationHandle);
+	emuv_account_call(memory.device, EMUV_FN_cuMemRetainAllocationHandle);
 	result = g_real.cuMemRetainAllocationHandle(handle, address);
 	if (result)
-		emuv_account_refer(EMUV_KIND_VMM_MEMORY, id, -1);
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, memory.key, -1);
 	else
-		emuv_account_handle_more(*handle, id, entry.device);
+		emuv_account_handle_more(*handle, memory.key, memory.device);
 	return result;
 }
 

@@ -45,10 +45,11 @@ static size_t probe(const emuv_ledger_t *ledger, uint8_t kind, uint64_t key)
 	return at;
 }
 
-/* One mapping holds all the slots and, after them, all the entries. */
+/* One mapping holds all the slots and, after them, all the entries, and then their nodes. */
 static size_t mapping_bytes(size_t capacity)
 {
-	return capacity * sizeof(emuv_slot_t) + capacity / 2 * sizeof(emuv_entry_t);
+	return capacity * sizeof(emuv_slot_t) +
+	       capacity / 2 * (sizeof(emuv_entry_t) + sizeof(emuv_node_t));
 }
 
 /* mmap, not malloc: the program's allocator may be the one that called us. */
@@ -63,9 +64,12 @@ static int grow(emuv_ledger_t *ledger, size_t capacity)
 	bigger.capacity = capacity;
 	bigger.slots = mapping;
 	bigger.entries = (emuv_entry_t *)(bigger.slots + capacity);
+	bigger.nodes = (emuv_node_t *)(bigger.entries + capacity / 2);
 	/* Entries keep their places; only the way to them is made anew. */
 	if (ledger->n_entries)
 		memcpy(bigger.entries, ledger->entries, ledger->n_entries * sizeof *bigger.entries);
+	if (ledger->root)
+		memcpy(bigger.nodes, ledger->nodes, ledger->n_entries * sizeof *bigger.nodes);
 	for (size_t i = 0; i < ledger->capacity; i++) {
 		size_t at = home(&bigger, ledger->slots[i].tag);
 
@@ -101,6 +105,99 @@ void emuv_ledger_unpromise(emuv_ledger_t *ledger)
 	ledger->promised--;
 }
 
+/* ---- mappings by address ---- */
+
+static bool in_order(uint8_t kind)
+{
+	return kind == EMUV_KIND_VMM_MAPPING;
+}
+
+static emuv_entry_t *entry_at(const emuv_ledger_t *ledger, uint32_t node)
+{
+	return &ledger->entries[node - 1];
+}
+
+static emuv_node_t *node_at(const emuv_ledger_t *ledger, uint32_t node)
+{
+	return &ledger->nodes[node - 1];
+}
+
+/* Parents have a priority no lower than their children's: that keeps the tree shallow. */
+static uint32_t priority(const emuv_ledger_t *ledger, uint32_t node)
+{
+	uint64_t h = entry_at(ledger, node)->key * UINT64_C(0xd6e8feb86659fd93);
+
+	return (uint32_t)((h ^ h >> 32) * UINT64_C(0xd6e8feb86659fd93) >> 32);
+}
+
+/* The link from which the key's node hangs, or would, below nodes of higher priority. */
+static uint32_t *find_link(emuv_ledger_t *ledger, uint32_t node)
+{
+	uint64_t key = entry_at(ledger, node)->key;
+	uint32_t own = priority(ledger, node), *link = &ledger->root;
+
+	while (*link && *link != node && priority(ledger, *link) >= own)
+		link = key < entry_at(ledger, *link)->key ? &node_at(ledger, *link)->less
+							  : &node_at(ledger, *link)->more;
+	return link;
+}
+
+/* The node takes the place of what hangs there, which is divided under it. */
+static void order_in(emuv_ledger_t *ledger, uint32_t node)
+{
+	uint32_t *link = find_link(ledger, node), rest = *link;
+	uint32_t *less = &node_at(ledger, node)->less, *more = &node_at(ledger, node)->more;
+
+	*link = node;
+	while (rest)
+		if (entry_at(ledger, rest)->key < entry_at(ledger, node)->key) {
+			*less = rest;
+			less = &node_at(ledger, rest)->more;
+			rest = *less;
+		} else {
+			*more = rest;
+			more = &node_at(ledger, rest)->less;
+			rest = *more;
+		}
+	*less = *more = 0;
+}
+
+/* What hangs under the node is joined in its place. */
+static void order_out(emuv_ledger_t *ledger, uint32_t node)
+{
+	uint32_t *link = find_link(ledger, node);
+	uint32_t less = node_at(ledger, node)->less, more = node_at(ledger, node)->more;
+
+	while (less && more)
+		if (priority(ledger, less) >= priority(ledger, more)) {
+			*link = less;
+			link = &node_at(ledger, less)->more;
+			less = *link;
+		} else {
+			*link = more;
+			link = &node_at(ledger, more)->less;
+			more = *link;
+		}
+	*link = less ? less : more;
+}
+
+const emuv_entry_t *emuv_ledger_mapping(const emuv_ledger_t *ledger, uint64_t address)
+{
+	const emuv_entry_t *entry = NULL;
+
+	/* The last one that begins at the address or before it. */
+	for (uint32_t at = ledger->root; at;)
+		if (entry_at(ledger, at)->key <= address) {
+			entry = entry_at(ledger, at);
+			at = node_at(ledger, at)->more;
+		} else {
+			at = node_at(ledger, at)->less;
+		}
+	return entry && address - entry->key < entry->bytes ? entry : NULL;
+}
+
+/* ---- entries ---- */
+
 /* An entry to fill: the one vacated last, which is still in the cache, or a fresh one. */
 static uint32_t occupy(emuv_ledger_t *ledger)
 {
@@ -124,6 +221,8 @@ bool emuv_ledger_insert(emuv_ledger_t *ledger, const emuv_entry_t *entry, emuv_e
 	else if (replaced)
 		*replaced = ledger->entries[slot->entry];
 	ledger->entries[slot->entry] = *entry;
+	if (!known && in_order(entry->kind))
+		order_in(ledger, slot->entry + 1);
 	return known;
 }
 
@@ -143,6 +242,8 @@ static void vacate(emuv_ledger_t *ledger, size_t hole)
 	size_t mask = ledger->capacity - 1;
 	uint32_t gone = ledger->slots[hole].entry;
 
+	if (in_order(ledger->entries[gone].kind))
+		order_out(ledger, gone + 1);
 	for (size_t at = next(ledger, hole); ledger->slots[at].tag; at = next(ledger, at)) {
 		size_t wants = home(ledger, ledger->slots[at].tag);
 

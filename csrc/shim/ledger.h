@@ -9,6 +9,10 @@
  * entries have outgrown it; and the entry vacated last is the next one used.  Not
  * thread-safe (account.c has the lock); never calls the driver.
  *
+ * Mappings are also in a search tree by address (a treap, whose priorities are hashes
+ * of the keys), so that an address inside of one is found among thousands.  Its nodes
+ * lie beside the entries and grow with them: a promise holds for both.
+ *
  * A free is taken out before the driver frees, and put back if the driver
  * refuses: the driver may hand the address out again the moment it is free.
  */
@@ -60,8 +64,14 @@ typedef struct {
 } emuv_slot_t;
 
 typedef struct {
+	uint32_t less, more; /* one more than an index into entries, 0: none */
+} emuv_node_t;
+
+typedef struct {
 	emuv_entry_t *entries; /* kind 0: vacant, `link` is one more than the next vacant */
 	emuv_slot_t *slots;
+	emuv_node_t *nodes; /* of mappings; nodes[i] is of entries[i] */
+	uint32_t root;
 	size_t capacity;  /* of slots, a power of two, or 0; half as many entries */
 	size_t n_entries; /* entries from here on were never used */
 	size_t vacant;    /* one more than the entry vacated last, 0: none */
@@ -79,6 +89,8 @@ void emuv_ledger_unpromise(emuv_ledger_t *ledger);
 bool emuv_ledger_insert(emuv_ledger_t *ledger, const emuv_entry_t *entry, emuv_entry_t *replaced);
 /* NULL where there is none.  Valid until the next insert or take. */
 emuv_entry_t *emuv_ledger_find(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key);
+/* The mapping that `address` is in, NULL where there is none.  Logarithmic. */
+const emuv_entry_t *emuv_ledger_mapping(const emuv_ledger_t *ledger, uint64_t address);
 bool emuv_ledger_take(emuv_ledger_t *ledger, enum emuv_kind kind, uint64_t key, emuv_entry_t *taken);
 /*
  * Takes every entry for which `match` says so and hands it to `each`.  Neither

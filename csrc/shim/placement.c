@@ -68,8 +68,7 @@ bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned 
 	return false;
 }
 
-/* Pages behind managed memory are not swappable: promise none that are not there. */
-static bool host_can_back(uint64_t bytes)
+bool emuv_placement_host_backs(uint64_t bytes)
 {
 	uint64_t available;
 	char wanted[32], there[32];
@@ -107,7 +106,7 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 	CUresult result;
 	int mode;
 
-	if (!host_can_back(grant->bytes - grant->resident)) {
+	if (!emuv_placement_host_backs(grant->bytes - grant->resident)) {
 		emuv_account_denied(where->device, grant->bytes);
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	}

@@ -23,6 +23,12 @@ CUresult emuv_placement_spill(const emuv_where_t *where, const emuv_grant_t *gra
 			      unsigned int flags, CUdeviceptr *address);
 
 /*
+ * Can the host back that many more bytes?  Its pages behind spilled memory are not
+ * swappable: none are promised that are not there.  Says so where it cannot.
+ */
+bool emuv_placement_host_backs(uint64_t bytes);
+
+/*
  * The driver was out of memory below the budget: turns a device grant into a
  * managed one if the policy lets it.  False: the grant has been rolled back.
  */
