@@ -5,11 +5,14 @@
  * An event is pending while `piece`, the record in its stream's queue, is there; `time`
  * is then CLOCK_MONOTONIC at which the stream got there, `moment` the virtual time.
  * Where nothing comes before a record it is done at once, without a piece.  sim_lock
- * guards all of it.
+ * guards all of it.  Of an event that processes share, ipc_event.c has the rest.
  */
+#include <time.h>
+
 #include "kernel/kernel.h"
 #include "capture.h"
 #include "event.h"
+#include "share.h"
 
 struct sim_event {
 	sim_object_t object;
@@ -19,6 +22,9 @@ struct sim_event {
 	uint64_t time, moment;
 	uint64_t serial; /* of the record: a later one is another wait's business */
 	sim_captured_t captured;
+	sim_shared_event_t *shared; /* with other processes, or NULL */
+	uint64_t shared_serial;     /* of its own last record */
+	bool imported;
 };
 
 static uint64_t records;
@@ -26,6 +32,7 @@ static uint64_t records;
 static void delete(sim_event_t *event)
 {
 	sim_captured_drop(&event->captured);
+	sim_shared_event_retire(event->shared);
 	sim_object_delete(event);
 }
 
@@ -85,6 +92,8 @@ static void begin(sim_event_t *event, sim_work_t *piece)
 	event->recorded = true;
 	event->piece = piece;
 	event->serial = ++records;
+	if (event->shared)
+		event->shared_serial = sim_shared_event_issue(event->shared);
 }
 
 static void reach(sim_event_t *event, uint64_t moment)
@@ -92,6 +101,25 @@ static void reach(sim_event_t *event, uint64_t moment)
 	event->piece = NULL;
 	event->time = sim_now();
 	event->moment = moment;
+	if (event->shared)
+		sim_shared_event_reach(event->shared, event->shared_serial);
+}
+
+/* Its own last record is reached; has another process recorded it since, and is that? */
+static CUresult elsewhere(sim_event_t *event)
+{
+	if (!event->shared)
+		return CUDA_SUCCESS;
+	return sim_shared_event_ask(event->shared, sim_shared_event_latest(event->shared));
+}
+
+/* The record is reached for other processes even where the event is destroyed before. */
+static void share_record(sim_event_work_t *record, sim_event_t *event)
+{
+	record->shared = event->shared;
+	record->shared_serial = event->shared_serial;
+	if (event->shared)
+		sim_shared_event_keep(event->shared);
 }
 
 static void record_enter(sim_work_t *work)
@@ -102,6 +130,7 @@ static void record_enter(sim_work_t *work)
 	if (event) {
 		begin(event, work);
 		record->serial = event->serial;
+		share_record(record, event);
 	}
 }
 
@@ -112,6 +141,10 @@ static void record_done(sim_work_t *work)
 
 	if (event && event->serial == record->serial)
 		reach(event, work->start);
+	if (record->shared)
+		sim_shared_event_reach(record->shared, record->shared_serial);
+	sim_shared_event_drop(record->shared);
+	record->shared = NULL;
 }
 
 /* The event as it is when this takes its place. */
@@ -179,6 +212,12 @@ CUresult sim_event_wait(sim_stream_t *stream, CUevent handle, bool external)
 		return sim_capture_wait(stream, &event->captured);
 	if (stream->capture && !external)
 		return event->recorded ? sim_capture_wait(stream, NULL) : CUDA_SUCCESS;
+	/* Another process's record, the latest of all, is still to be reached. */
+	if (!stream->capture && event->shared &&
+	    sim_shared_event_latest(event->shared) != event->shared_serial &&
+	    elsewhere(event) != CUDA_SUCCESS)
+		return sim_shared_event_wait(stream, event->shared,
+					     sim_shared_event_latest(event->shared));
 	if (stream->capture || event->piece || !sim_stream_quiet(stream))
 		return submit(stream, &sim_wait_kind, handle);
 	if (stream->moment < event->moment)
@@ -316,9 +355,30 @@ SIM_API(cuEventQuery, CUevent handle)
 	SIM_ENTER(cuEventQuery);
 	sim_lock_take();
 	event = get_uncaptured(handle, &result);
-	if (event && event->piece)
-		result = CUDA_ERROR_NOT_READY;
+	if (event)
+		result = event->piece ? CUDA_ERROR_NOT_READY : elsewhere(event);
 	sim_lock_drop();
+	return result;
+}
+
+/* sim_lock is dropped meanwhile.  Ends with who recorded, at the latest. */
+static CUresult wait_elsewhere(CUevent handle)
+{
+	const struct timespec pause = { 0, 50000 };
+	CUresult result = CUDA_SUCCESS;
+	sim_event_t *event;
+	uint64_t serial;
+
+	event = get(handle, &result);
+	if (!event->shared)
+		return CUDA_SUCCESS;
+	serial = sim_shared_event_latest(event->shared);
+	while (event && (result = sim_shared_event_ask(event->shared, serial)) == CUDA_ERROR_NOT_READY) {
+		sim_lock_drop();
+		nanosleep(&pause, NULL);
+		sim_lock_take();
+		event = get(handle, &result);
+	}
 	return result;
 }
 
@@ -333,6 +393,8 @@ SIM_API(cuEventSynchronize, CUevent handle)
 	event = get_uncaptured(handle, &result);
 	if (event && event->piece)
 		result = sim_stream_wait_for(event->piece->stream, event->piece->number);
+	else if (event)
+		result = wait_elsewhere(handle);
 	sim_lock_drop();
 	return result;
 }
@@ -381,4 +443,44 @@ SIM_API(cuEventElapsedTime_v2, float *milliseconds, CUevent from, CUevent to)
 {
 	SIM_ENTER(cuEventElapsedTime_v2);
 	return elapsed(milliseconds, from, to);
+}
+
+/* ---- shared with other processes ---- */
+
+sim_shared_event_t **sim_event_shared(CUevent handle, CUresult *why)
+{
+	sim_event_t *event = get_usable(handle, why);
+
+	if (event && (event->imported || !(event->flags & CU_EVENT_INTERPROCESS))) {
+		*why = sim_fail(CUDA_ERROR_INVALID_HANDLE, "cuIpcGetEventHandle: the event was not "
+				"made with CU_EVENT_INTERPROCESS");
+		return NULL;
+	}
+	return event ? &event->shared : NULL;
+}
+
+void sim_event_becomes_shared(CUevent handle)
+{
+	sim_event_t *event = sim_object_get(handle, SIM_EVENT);
+
+	if (!event->recorded)
+		return;
+	event->shared_serial = sim_shared_event_issue(event->shared);
+	if (event->piece)
+		share_record((sim_event_work_t *)event->piece, event);
+	else
+		sim_shared_event_reach(event->shared, event->shared_serial);
+}
+
+CUresult sim_event_import(sim_context_t *context, sim_shared_event_t *shared, CUevent *handle)
+{
+	sim_event_t *event = sim_object_new(SIM_EVENT, sizeof(*event), context);
+
+	if (!event)
+		return CUDA_ERROR_OUT_OF_MEMORY;
+	event->flags = CU_EVENT_DISABLE_TIMING;
+	event->imported = true;
+	event->shared = shared;
+	*handle = (CUevent)event;
+	return CUDA_SUCCESS;
 }

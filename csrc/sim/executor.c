@@ -282,6 +282,34 @@ void sim_order_settle(void)
 		;
 }
 
+unsigned int sim_order_pauses;
+
+static bool anything_runs(void)
+{
+	for (const sim_stream_t *stream = sim_busy_streams; stream; stream = stream->busy_next)
+		if (stream->running)
+			return true;
+	return false;
+}
+
+bool sim_order_pause(void)
+{
+	uint64_t at = later(sim_config.wait_ms);
+
+	sim_order_pauses++;
+	while (anything_runs())
+		if (!wait_for_change(at))
+			return !anything_runs();
+	return true;
+}
+
+void sim_order_resume(void)
+{
+	sim_order_pauses--;
+	sim_order_go(NULL);
+	sim_waiters_tell();
+}
+
 /* ---- the end ---- */
 
 static bool drained(sim_context_t *context, uint64_t at)

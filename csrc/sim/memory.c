@@ -94,7 +94,8 @@ sim_leftover_t sim_memory_delete(sim_range_t *range)
 	sim_leftover_t leftover = { NULL, range->bytes };
 	if (range->managed)
 		sim_managed_detach(range);
-	if (!range->registered) {
+	sim_share_end(range, &leftover);
+	if (!range->registered && !range->import) {
 		if (!range->space)
 			leftover.address = (void *)range->start;
 		sim_space_give((void *)range->start, range->space);
@@ -194,7 +195,7 @@ static CUresult release(sim_context_t *context, uint64_t address)
 		sim_context_finish(range->context);
 	range = sim_range_unused(address);
 	bool ours = range && range->start == address && !range->leaving &&
-		    (range->pool || range->kind == SIM_RANGE_DEVICE ||
+		    (range->pool || !range->import) && (range->pool || range->kind == SIM_RANGE_DEVICE ||
 		     range->kind == SIM_RANGE_MANAGED);
 	sim_leftover_t leftover = { 0 };
 	if (ours && range->graph)

@@ -16,7 +16,8 @@
  *   array.c    arrays and mipmaps
  *   copy.c     address checks and 1-D copies; set.c
  *   box.c      copies in two and three dimensions; copy2d.c: the calls that make them
- *   pointer.c  pointer attributes, IPC
+ *   pointer.c  pointer attributes
+ *   ipc.c      memory of other processes; share.h: the files that hold it
  *
  * Everything here wants sim_lock held, but for sim_map and sim_unmap, which do with and
  * without it.
@@ -57,6 +58,10 @@ typedef struct sim_space sim_space_t;
 void *sim_space_take(size_t bytes, sim_space_t **space);
 /* Gives a piece of a slab back; of a mapping, the caller calls sim_unmap without the lock. */
 void sim_space_give(void *address, sim_space_t *space);
+/* All of a slab: its start and *bytes; where its file is kept; no more slots of it are given out. */
+uintptr_t sim_space_span(const sim_space_t *slab, size_t *bytes);
+struct sim_share **sim_space_share(sim_space_t *slab);
+void sim_space_retire(sim_space_t *slab);
 
 /* ---- range.c ---- */
 /* A new range that overlaps no other; NULL: no host memory for the record. */
@@ -78,6 +83,13 @@ sim_leftover_t sim_memory_delete(sim_range_t *range);
 /* Frees what cuMemFree frees, the card or pool included. */
 sim_leftover_t sim_memory_free(sim_range_t *range);
 void sim_leftover_drop(sim_leftover_t leftover); /* without the lock */
+
+/* ---- ipc.c ---- */
+/* The range goes: its handles open no more; *leftover where it is another process's memory. */
+void sim_share_end(sim_range_t *range, sim_leftover_t *leftover);
+void sim_share_free(struct sim_share *share);
+/* Can it have a handle (CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE)? */
+bool sim_ipc_capable(const sim_range_t *range);
 
 /* ---- managed.c ---- */
 typedef struct sim_managed sim_managed_t;

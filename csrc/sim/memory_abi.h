@@ -31,6 +31,9 @@ typedef struct {
 	char reserved[64];
 } CUipcMemHandle;
 typedef struct {
+	char reserved[64];
+} CUipcEventHandle;
+typedef struct {
 	unsigned char reserved[64];
 } CUmemPoolPtrExportData;
 

@@ -270,6 +270,8 @@ static uint64_t turn_began;
 
 bool sim_order_turn(const sim_stream_t *stream)
 {
+	if (sim_order_pauses)
+		return false;
 	if (!sim_config.in_order || stream->first->kind->apart)
 		return true;
 	if (turns && sim_now() - turn_began < PATIENCE_NS)
@@ -284,7 +286,7 @@ bool sim_order_turn(const sim_stream_t *stream)
 
 bool sim_order_kept(void)
 {
-	return sim_config.in_order && ready_count > polling_count;
+	return (sim_config.in_order && ready_count > polling_count) || (sim_order_pauses && ready_count);
 }
 
 /* sim_lock is dropped while it runs. */

@@ -34,6 +34,13 @@ bool sim_order_kept(void);
 sim_stream_t *sim_order_next(bool *polling);
 /* Is all that is left held, or waits for what is? */
 bool sim_order_settled(void);
+/*
+ * Nothing begins from here to sim_order_resume, which is due whatever the result.  True:
+ * nothing runs any more, either; false: something went on running for EMUV_SIM_WAIT_MS.
+ */
+bool sim_order_pause(void); /* executor.c; sim_lock is dropped while it waits */
+void sim_order_resume(void);
+extern unsigned int sim_order_pauses;
 /* Number of the latest piece of any stream. */
 uint64_t sim_order_number(void);
 /* Nobody waits for the stream any more: it may be due to go. */

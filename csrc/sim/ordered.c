@@ -114,7 +114,7 @@ static CUresult allocate_on(sim_stream_t *stream, CUdeviceptr *address, size_t b
 {
 	sim_context_t *context = stream->object.context;
 	struct sim_pool *pool = sim_pool_get(handle);
-	if (!pool)
+	if (!pool || pool->imported)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (stream->capture)
 		return capture_allocate(stream, pool, address, bytes);
@@ -216,7 +216,7 @@ static CUresult release(CUdeviceptr address, CUstream handle, bool per_thread)
 	sim_stream_t *stream = sim_stream_get(handle, per_thread, &result);
 	sim_range_t *range = stream ? sim_range_find((uintptr_t)address) : NULL;
 	bool ours = range && range->start == address && !range->leaving &&
-		    (range->pool || range->kind == SIM_RANGE_DEVICE);
+		    (range->pool || (range->kind == SIM_RANGE_DEVICE && !range->import));
 	if (ours && range->graph && !stream->capture)
 		ours = sim_graph_memory_release(range);
 	else if (ours)

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the driver knows of a pointer, and what of it can be shared with another process
- * (nothing here: IPC and export answer CUDA_ERROR_NOT_SUPPORTED, or that the memory is
- * of a kind that can never be shared).
+ * What the driver knows of a pointer.
  */
 #include <string.h>
 
@@ -105,6 +103,7 @@ static CUresult attribute_of(const pointer_t *pointer, CUdeviceptr address,
 			ANSWER(int, on_host(pointer) ? CU_DEVICE_CPU : pointer->mapping.location.id);
 		ANSWER(int, range->device);
 	case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+		ANSWER(bool, sim_ipc_capable(range));
 	case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
 	case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
 		ANSWER(bool, false);
@@ -205,48 +204,4 @@ SIM_API(cuPointerSetAttribute, const void *value, CUpointer_attribute attribute,
 		range->sync_memops = set;
 	sim_lock_drop();
 	return may ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-/* ---- sharing with another process ---- */
-
-SIM_API(cuIpcGetMemHandle, CUipcMemHandle *handle, CUdeviceptr address)
-{
-	SIM_ENTER(cuIpcGetMemHandle);
-	SIM_NEED_CONTEXT(context);
-	pointer_t pointer = look(address, context);
-	if (!handle || pointer.range.kind != SIM_RANGE_DEVICE || pointer.range.pool)
-		return sim_fail(CUDA_ERROR_INVALID_VALUE, "cuIpcGetMemHandle: 0x%llx is not memory "
-				"from cuMemAlloc", (unsigned long long)address);
-	return CUDA_ERROR_NOT_SUPPORTED;
-}
-
-static CUresult ipc_open(const CUdeviceptr *address, unsigned int flags)
-{
-	SIM_NEED_CONTEXT(context);
-	(void)context;
-	if (!address || flags & ~(unsigned int)CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS)
-		return CUDA_ERROR_INVALID_VALUE;
-	return CUDA_ERROR_NOT_SUPPORTED;
-}
-
-SIM_API(cuIpcOpenMemHandle, CUdeviceptr *address, CUipcMemHandle handle, unsigned int flags)
-{
-	SIM_ENTER(cuIpcOpenMemHandle);
-	(void)handle;
-	return ipc_open(address, flags);
-}
-
-SIM_API(cuIpcOpenMemHandle_v2, CUdeviceptr *address, CUipcMemHandle handle, unsigned int flags)
-{
-	SIM_ENTER(cuIpcOpenMemHandle_v2);
-	(void)handle;
-	return ipc_open(address, flags);
-}
-
-SIM_API(cuIpcCloseMemHandle, CUdeviceptr address)
-{
-	SIM_ENTER(cuIpcCloseMemHandle);
-	SIM_NEED_CONTEXT(context);
-	(void)context, (void)address;
-	return CUDA_ERROR_INVALID_VALUE; /* none was ever opened */
 }

@@ -14,6 +14,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pool.h"
 
@@ -47,7 +48,7 @@ struct sim_pool *sim_pool_get(CUmemoryPool handle)
 	return object ? object->pool : NULL;
 }
 
-static struct sim_pool *pool_new(const CUmemPoolProps *props)
+struct sim_pool *sim_pool_new(const CUmemPoolProps *props)
 {
 	struct sim_pool *pool = calloc(1, sizeof(*pool));
 	struct pool_object *handle = pool ? sim_object_new(SIM_POOL, sizeof(*handle), NULL) : NULL;
@@ -66,7 +67,20 @@ static struct sim_pool *pool_new(const CUmemPoolProps *props)
 	return pool;
 }
 
+void sim_pool_free(struct sim_pool *pool)
+{
+	if (pool->file)
+		close(pool->file);
+	free(pool);
+}
+
 /* ---- accounts ---- */
+
+/* Do its bytes come from this process's account of a card? */
+static bool takes_card(const struct sim_pool *pool)
+{
+	return sim_pool_on_card(pool) && !pool->imported;
+}
 
 bool sim_pool_take(struct sim_pool *pool, size_t bytes)
 {
@@ -74,7 +88,7 @@ bool sim_pool_take(struct sim_pool *pool, size_t bytes)
 	if (pool->props.maxSize && need > sim_round_up(pool->props.maxSize, SIM_GRANULE_BYTES))
 		return false;
 	if (need > pool->reserved) {
-		if (sim_pool_on_card(pool) && !sim_card_take(pool->props.location.id, need - pool->reserved))
+		if (takes_card(pool) && !sim_card_take(pool->props.location.id, need - pool->reserved))
 			return false;
 		pool->reserved = need;
 	}
@@ -94,7 +108,7 @@ static void pool_trim(struct sim_pool *pool, uint64_t keep)
 		keep = pool->used;
 	if (pool->reserved <= keep)
 		return;
-	if (sim_pool_on_card(pool))
+	if (takes_card(pool))
 		sim_card_give(pool->props.location.id, pool->reserved - keep);
 	pool->reserved = keep;
 }
@@ -105,7 +119,7 @@ void sim_pool_put(struct sim_pool *pool, size_t bytes)
 	pool->live--;
 	pool_trim(pool, pool->handle ? pool->threshold : 0);
 	if (!pool->handle && !pool->live)
-		free(pool);
+		sim_pool_free(pool);
 }
 
 void sim_pool_settle(sim_range_t *range)
@@ -148,7 +162,7 @@ CUresult sim_pool_at(CUmemLocation location, CUmemAllocationType type, int which
 								    : CUDA_ERROR_INVALID_VALUE;
 	if (!*first) {
 		CUmemPoolProps props = { .allocType = type, .location = location };
-		struct sim_pool *made = pool_new(&props);
+		struct sim_pool *made = sim_pool_new(&props);
 		if (!made)
 			return CUDA_ERROR_OUT_OF_MEMORY;
 		made->is_default = true;
@@ -180,7 +194,8 @@ static CUresult pool_assign(CUmemLocation location, CUmemAllocationType type, CU
 	if (!slot)
 		result = location.type == CU_MEM_LOCATION_TYPE_DEVICE ? CUDA_ERROR_INVALID_DEVICE
 								      : CUDA_ERROR_INVALID_VALUE;
-	else if (pool && slot == pool_slot(pool->props.location, pool->props.allocType, SIM_POOL_CURRENT)) {
+	else if (pool && !pool->imported &&
+		 slot == pool_slot(pool->props.location, pool->props.allocType, SIM_POOL_CURRENT)) {
 		*slot = handle;
 		result = CUDA_SUCCESS;
 	}
@@ -255,7 +270,7 @@ SIM_API(cuMemPoolCreate, CUmemoryPool *handle, const CUmemPoolProps *props)
 	     props->allocType == CU_MEM_ALLOCATION_TYPE_MANAGED))
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	struct sim_pool *pool = pool_new(props);
+	struct sim_pool *pool = sim_pool_new(props);
 	if (pool)
 		*handle = sim_pool_handle(pool);
 	sim_lock_drop();
@@ -277,7 +292,7 @@ SIM_API(cuMemPoolDestroy, CUmemoryPool handle)
 		pool->handle = NULL;
 		pool_trim(pool, 0);
 		if (!pool->live)
-			free(pool);
+			sim_pool_free(pool);
 	}
 	sim_lock_drop();
 	return may ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;

@@ -9,6 +9,9 @@ struct sim_pool {
 	CUmemPoolProps props;
 	struct pool_object *handle; /* NULL once destroyed */
 	bool is_default;
+	bool imported;         /* another process's: allocates nothing, takes nothing of a card */
+	int file;              /* that exports are made of, 0: none yet; its key */
+	uint64_t key;
 	uint64_t reserved, used, reserved_high, used_high, threshold;
 	uint64_t live; /* allocations */
 	int reuse[3];
@@ -19,6 +22,9 @@ struct pool_object {
 	struct sim_pool *pool;
 };
 
+/* A pool, its handle alive; NULL: no memory.  The end of its account. */
+struct sim_pool *sim_pool_new(const CUmemPoolProps *props);
+void sim_pool_free(struct sim_pool *pool);
 /* NULL: no such pool. */
 struct sim_pool *sim_pool_get(CUmemoryPool handle);
 /* Does its memory take bytes of a card? */

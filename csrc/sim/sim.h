@@ -223,11 +223,14 @@ typedef struct sim_range {
 	bool leaving;     /* cuMemFreeAsync of it is queued */
 	unsigned int pins; /* copies and sets that go on in it: it is not unmapped under them */
 	bool settled;     /* and its bytes have been given back to the card */
+	bool exported;    /* other processes have handles of it */
 	uint64_t id;      /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
 	struct sim_graph_memory *graph; /* what a graph's node allocates: graph_memory.c */
 	struct sim_managed *managed; /* residency and advice by block: managed.c */
 	struct sim_vmm_map *maps;    /* of a reservation: vmm.c */
 	struct sim_space *space;     /* where the bytes come from: space.c */
+	struct sim_share *share;     /* the file that other processes map it by: ipc.c */
+	struct sim_import *import;   /* another process's memory: ipc.c */
 	struct sim_range *left, *right; /* owned by range.c */
 } sim_range_t;
 /* sim_lock held.  The range that contains `address`, or NULL. */

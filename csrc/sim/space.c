@@ -8,6 +8,7 @@
  *
  * Invariants: a slab is in its class's list exactly while it has a free slot; at
  * most one empty slab a class is kept, and it holds at most PURGE_BYTES of memory.
+ * One that other processes map counts as full from then on, and goes with its last slot.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -28,6 +29,7 @@ struct sim_space {
 	unsigned int slots, used;
 	unsigned int fresh; /* slots from here on were never given out */
 	unsigned int freed; /* entries of `free` */
+	struct sim_share *share; /* the file that other processes map it by: ipc.c */
 	uint16_t free[];
 };
 
@@ -106,6 +108,14 @@ void sim_space_give(void *address, sim_space_t *slab)
 {
 	if (!slab)
 		return;
+	if (slab->share) {
+		if (--slab->used)
+			return;
+		sim_share_free(slab->share);
+		sim_unmap(slab->start, SIM_BLOCK_BYTES);
+		free(slab);
+		return;
+	}
 	if (slab->used-- == slab->slots)
 		list_add(slab);
 	slab->free[slab->freed++] = (uint16_t)((size_t)((char *)address - slab->start) / slab->slot_bytes);
@@ -124,4 +134,22 @@ void sim_space_give(void *address, sim_space_t *slab)
 		madvise(slab->start, SIM_BLOCK_BYTES, MADV_DONTNEED);
 		slab->fresh = slab->freed = 0;
 	}
+}
+
+uintptr_t sim_space_span(const sim_space_t *slab, size_t *bytes)
+{
+	*bytes = SIM_BLOCK_BYTES;
+	return (uintptr_t)slab->start;
+}
+
+struct sim_share **sim_space_share(sim_space_t *slab)
+{
+	return &slab->share;
+}
+
+void sim_space_retire(sim_space_t *slab)
+{
+	if (partial[slab->class] == slab || slab->prev)
+		list_remove(slab);
+	slab->prev = slab->next = NULL;
 }

@@ -2,7 +2,7 @@
 /*
  * Virtual memory management: reservations, physical memory by handle, mappings.
  *
- * The bytes of all handles live in one sparse memfd, each handle at its own offset, so
+ * The bytes of handles that stay in the process live in one sparse memfd, each handle at its own offset, so
  * that several mappings of a handle are the same bytes, and that a thousand handles
  * cost one file descriptor.  Offsets are never used twice (a 64-bit file is long
  * enough); a handle's bytes go back to the system when the handle is gone.
@@ -23,23 +23,11 @@
 
 #include "memory.h"
 #include "paging.h"
+#include "vmm.h"
 #include "work.h"
 
 #define GRANULARITY SIM_BLOCK_BYTES
 #define FILE_BYTES ((off_t)1 << 62)
-
-typedef struct {
-	CUmemAllocationProp prop;
-	size_t bytes;
-	off_t offset;                /* in the file */
-	unsigned int references;     /* what cuMemRelease counts down */
-	unsigned int mappings;
-	struct vmm_object *handle;   /* NULL without references */
-} vmm_t;
-struct vmm_object {
-	sim_object_t object;
-	vmm_t *vmm;
-};
 
 typedef struct {
 	uintptr_t start;
@@ -56,8 +44,7 @@ struct sim_vmm_map {
 static int file = -1;
 static off_t file_used;
 
-/* sim_lock held. */
-static vmm_t *vmm_get(CUmemGenericAllocationHandle handle)
+vmm_t *sim_vmm_get(CUmemGenericAllocationHandle handle)
 {
 	struct vmm_object *object = sim_object_get((void *)(uintptr_t)handle, SIM_VMM);
 	return object ? object->vmm : NULL;
@@ -73,9 +60,13 @@ static void vmm_settle(vmm_t *vmm)
 {
 	if (vmm->references || vmm->mappings)
 		return;
-	if (on_card(vmm))
+	if (on_card(vmm) && !vmm->imported)
 		sim_card_give(vmm->prop.location.id, vmm->bytes);
-	fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, vmm->offset, (off_t)vmm->bytes);
+	if (vmm->own_file)
+		close(vmm->file);
+	else
+		fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, vmm->offset,
+			  (off_t)vmm->bytes);
 	free(vmm);
 }
 
@@ -132,10 +123,9 @@ static bool file_open(void)
 	return true;
 }
 
-/* sim_lock held. */
-static vmm_t *vmm_new(size_t bytes, const CUmemAllocationProp *prop)
+vmm_t *sim_vmm_new(size_t bytes, const CUmemAllocationProp *prop, int own)
 {
-	vmm_t *vmm = file_open() ? calloc(1, sizeof(*vmm)) : NULL;
+	vmm_t *vmm = calloc(1, sizeof(*vmm));
 	struct vmm_object *handle = vmm ? sim_object_new(SIM_VMM, sizeof(*handle), NULL) : NULL;
 	if (!handle) {
 		free(vmm);
@@ -144,10 +134,29 @@ static vmm_t *vmm_new(size_t bytes, const CUmemAllocationProp *prop)
 	handle->vmm = vmm;
 	vmm->prop = *prop;
 	vmm->bytes = bytes;
-	vmm->offset = file_used;
 	vmm->references = 1;
 	vmm->handle = handle;
-	file_used += (off_t)bytes;
+	vmm->file = own;
+	vmm->own_file = true;
+	return vmm;
+}
+
+/* sim_lock held.  What may be exported is in a file of its own, the rest in that of all. */
+static vmm_t *create(size_t bytes, const CUmemAllocationProp *prop)
+{
+	bool exports = prop->requestedHandleTypes != CU_MEM_HANDLE_TYPE_NONE;
+	int own = exports ? sim_vmm_file(bytes, prop) : -1;
+	vmm_t *vmm = NULL;
+	if (exports ? own >= 0 : file_open())
+		vmm = sim_vmm_new(bytes, prop, own);
+	if (vmm && !exports) {
+		vmm->file = file;
+		vmm->own_file = false;
+		vmm->offset = file_used;
+		file_used += (off_t)bytes;
+	}
+	if (!vmm && own >= 0)
+		close(own);
 	return vmm;
 }
 
@@ -167,7 +176,7 @@ SIM_API(cuMemCreate, CUmemGenericAllocationHandle *handle, size_t bytes,
 	result = CUDA_ERROR_OUT_OF_MEMORY;
 	sim_lock_take();
 	if (bytes <= SIM_MAX_BYTES && (!device || sim_card_take(prop->location.id, bytes))) {
-		vmm_t *vmm = vmm_new(bytes, prop);
+		vmm_t *vmm = create(bytes, prop);
 		if (vmm) {
 			*handle = (uintptr_t)vmm->handle;
 			result = CUDA_SUCCESS;
@@ -183,7 +192,7 @@ SIM_API(cuMemRelease, CUmemGenericAllocationHandle handle)
 {
 	SIM_ENTER(cuMemRelease);
 	sim_lock_take();
-	vmm_t *vmm = vmm_get(handle);
+	vmm_t *vmm = sim_vmm_get(handle);
 	if (vmm && !--vmm->references) {
 		sim_object_delete(vmm->handle);
 		vmm->handle = NULL;
@@ -201,7 +210,7 @@ SIM_API(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *prop,
 	if (!prop)
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	vmm_t *vmm = vmm_get(handle);
+	vmm_t *vmm = sim_vmm_get(handle);
 	if (vmm)
 		*prop = vmm->prop;
 	sim_lock_drop();
@@ -331,7 +340,7 @@ SIM_API(cuMemMap, CUdeviceptr address, size_t bytes, size_t offset,
 		return CUDA_ERROR_INVALID_VALUE;
 	CUresult result = CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
-	vmm_t *vmm = vmm_get(handle);
+	vmm_t *vmm = sim_vmm_get(handle);
 	sim_range_t *range = reservation(address, bytes);
 	size_t index = range ? map_index(range->maps, (uintptr_t)address) : 0;
 	bool taken = range && range->maps && index < range->maps->count &&
@@ -339,7 +348,7 @@ SIM_API(cuMemMap, CUdeviceptr address, size_t bytes, size_t offset,
 	if (vmm && range && !taken && offset <= vmm->bytes && bytes <= vmm->bytes - offset) {
 		result = CUDA_ERROR_OUT_OF_MEMORY;
 		if (mmap((void *)(uintptr_t)address, bytes, PROT_NONE,
-			 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file,
+			 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, vmm->file,
 			 vmm->offset + (off_t)offset) != MAP_FAILED &&
 		    map_insert(range, index)) {
 			range->maps->map[index] = (map_t){

@@ -203,12 +203,11 @@ def test_managed_memory_is_not_shared(driver: Driver) -> None:
         assert code == INVALID_VALUE
 
 
-def test_nothing_is_shared_here(sim_table: SimTable, driver: Driver) -> None:
-    handle = (c_char * 64)()
+def test_who_can_be_shared_says_so(driver: Driver) -> None:
     with allocated(driver, BLOCK) as address:
-        assert driver.code("cuIpcGetMemHandle", handle, address) == NOT_SUPPORTED
+        assert ask(driver, IPC_CAPABLE, address, c_bool) is True
         assert driver.code("cuIpcGetMemHandle", None, address) == INVALID_VALUE
-        assert driver.code("cuIpcCloseMemHandle", address) == INVALID_VALUE
+    with managed(driver, BLOCK) as address:
         assert ask(driver, IPC_CAPABLE, address, c_bool) is False
 
 
