@@ -380,7 +380,8 @@ def test_who_recorded_is_dead(driver_path: str, driver: Driver, sim_table: SimTa
         recorder.run("driver.cuEventRecord(e, s)")
         waiter.run(
             "class H(Structure): _fields_ = [('x', c_char * 64)]\n"
-            f"e = driver.new('cuIpcOpenEventHandle', H.from_buffer_copy({recorder.ask('h.raw')!r}))\n"
+            f"h = H.from_buffer_copy({recorder.ask('h.raw')!r})\n"
+            "e = driver.new('cuIpcOpenEventHandle', h)\n"
             "s = driver.new('cuStreamCreate', 1); driver.cuStreamWaitEvent(s, e, 0)"
         )
         recorder.kill()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -488,6 +489,33 @@ def launches_that_cannot_be(rt: Runtime) -> None:
     assert rt.code("cudaGetSymbolAddress", byref(stream), nothing) == 13
 
 
+class Handle(ctypes.Structure):
+    _fields_ = [("reserved", c_char * 64)]
+
+
+def between_processes(rt: Runtime, *given: str) -> None:
+    """Exports memory and an event; a child, with their handles, opens and changes them."""
+    memory, event = Handle(), Handle()
+    if given:
+        memory, event = (Handle.from_buffer_copy(bytes.fromhex(text)) for text in given)
+        pointer, opened = c_void_p(), c_void_p()
+        rt.cudaIpcOpenMemHandle(byref(pointer), memory, c_uint(1))
+        rt.cudaIpcOpenEventHandle(byref(opened), event)
+        rt.cudaMemset(pointer, 9, c_size_t(4096))
+        rt.cudaEventRecord(opened, None)
+        rt.cudaEventDestroy(opened)
+        rt.cudaIpcCloseMemHandle(pointer)
+        return
+    shared, made = rt.malloc(4096), c_void_p()
+    rt.cudaEventCreateWithFlags(byref(made), c_uint(6))
+    rt.cudaIpcGetMemHandle(byref(memory), shared)
+    rt.cudaIpcGetEventHandle(byref(event), made)
+    words = [bytes(memory).hex(), bytes(event).hex()]
+    subprocess.run([sys.executable, *sys.argv, *words], check=True, timeout=60)
+    rt.cudaEventSynchronize(made)
+    assert rt.download(shared, 4096) == b"\x09" * 4096
+
+
 def refusals(rt: Runtime) -> None:
     out = c_void_p(1)
     assert rt.code("cudaCreateTextureObject", byref(out), None, None, None) == NOT_SUPPORTED
@@ -495,8 +523,7 @@ def refusals(rt: Runtime) -> None:
     uuid = ctypes.create_string_buffer(16)
     assert rt.code("cudaGetExportTable", byref(out), uuid) == NOT_SUPPORTED
     assert out.value is None
-    handle = ctypes.create_string_buffer(64)
-    assert rt.code("cudaIpcGetMemHandle", handle, rt.malloc(4096)) == NOT_SUPPORTED
+    rt.cudaFree(rt.malloc(4096))
 
 
 def beyond_the_budget(rt: Runtime, wanted: str) -> None:

@@ -236,8 +236,28 @@ RT_BOTH(cudaStreamAttachMemAsync, _ptsz,
 	return rt_end(rt_driver.cuStreamAttachMemAsync(RT_STREAM(stream), rt_address(pointer),
 						       bytes, flags));)
 
-/* ---- between processes: the driver says no, in its own way ---- */
+/* ---- between processes ---- */
 
 RT_FORWARD(cudaIpcGetMemHandle, cuIpcGetMemHandle, (cudaIpcMemHandle_t *handle, void *pointer),
 	   ((CUipcMemHandle *)handle, rt_address(pointer)))
 RT_FORWARD(cudaIpcCloseMemHandle, cuIpcCloseMemHandle, (void *pointer), (rt_address(pointer)))
+RT_FORWARD(cudaIpcGetEventHandle, cuIpcGetEventHandle,
+	   (cudaIpcEventHandle_t *handle, cudaEvent_t event), ((CUipcEventHandle *)handle, event))
+
+RT_API(cudaIpcOpenMemHandle, void **pointer, cudaIpcMemHandle_t handle, unsigned int flags)
+{
+	CUipcMemHandle given;
+
+	RT_NEED(cudaIpcOpenMemHandle);
+	memcpy(&given, &handle, sizeof(given));
+	return rt_end(rt_driver.cuIpcOpenMemHandle_v2((CUdeviceptr *)pointer, given, flags));
+}
+
+RT_API(cudaIpcOpenEventHandle, cudaEvent_t *event, cudaIpcEventHandle_t handle)
+{
+	CUipcEventHandle given;
+
+	RT_NEED(cudaIpcOpenEventHandle);
+	memcpy(&given, &handle, sizeof(given));
+	return rt_end(rt_driver.cuIpcOpenEventHandle(event, given));
+}

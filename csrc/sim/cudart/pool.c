@@ -66,3 +66,18 @@ RT_FORWARD(cudaDeviceGetGraphMemAttribute, cuDeviceGetGraphMemAttribute,
 	   (int device, int attribute, void *value), (device, attribute, value))
 RT_FORWARD(cudaDeviceSetGraphMemAttribute, cuDeviceSetGraphMemAttribute,
 	   (int device, int attribute, void *value), (device, attribute, value))
+
+/* ---- between processes ---- */
+
+RT_FORWARD(cudaMemPoolExportToShareableHandle, cuMemPoolExportToShareableHandle,
+	   (void *shareable, cudaMemPool_t pool, int type, unsigned int flags),
+	   (shareable, pool, (CUmemAllocationHandleType)type, flags))
+RT_FORWARD(cudaMemPoolImportFromShareableHandle, cuMemPoolImportFromShareableHandle,
+	   (cudaMemPool_t *pool, void *shareable, int type, unsigned int flags),
+	   (pool, shareable, (CUmemAllocationHandleType)type, flags))
+RT_FORWARD(cudaMemPoolExportPointer, cuMemPoolExportPointer,
+	   (struct cudaMemPoolPtrExportData *data, void *pointer),
+	   ((CUmemPoolPtrExportData *)data, rt_address(pointer)))
+RT_FORWARD(cudaMemPoolImportPointer, cuMemPoolImportPointer,
+	   (void **pointer, cudaMemPool_t pool, struct cudaMemPoolPtrExportData *data),
+	   ((CUdeviceptr *)pointer, pool, (CUmemPoolPtrExportData *)data))
