@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 from cuda_driver import (
     INVALID_VALUE,
-    NOT_SUPPORTED,
     SUCCESS,
     AccessDesc,
     Driver,
