@@ -3,6 +3,7 @@
 # make demo   what emuV does, on a simulated GPU
 # make test   the test suite
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
+# make analyze      clang's warnings and static analysis (minutes; wants clang)
 # make test-clients  programs on packages of other makers, under a budget
 # make test-torch    PyTorch's memory, without emuV and under budgets (5.5 GB)
 # make test-cupy     CuPy 12 against NumPy, without emuV and under budgets (2.8 GB)
@@ -24,7 +25,7 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint coverage check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint analyze coverage check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "more: build lint coverage check-c bench dist clean; on a GPU: gpu-check gpu-facts"
@@ -73,6 +74,11 @@ test-torch test-cupy: test-%: build $(VENV)-%/.installed
 lint: $(VENV)/.installed
 	timeout 120 $(VENV)/bin/ruff check .
 	timeout 300 $(VENV)/bin/mypy
+	@if command -v $${CLANG:-clang} >/dev/null; then $(MAKE) --no-print-directory analyze; \
+	else echo "emuv: no clang: its static analysis is left out" >&2; fi
+
+analyze: $(VENV)/.installed
+	@timeout --kill-after=10 1500 $(PY) .ci/analyze.py
 
 # docs/coverage.md, from the list of interposed functions.
 coverage: $(VENV)/.installed

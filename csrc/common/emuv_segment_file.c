@@ -275,6 +275,9 @@ static int read_stat(int32_t pid, char *state, long *threads, uint64_t *start)
 	ssize_t got;
 	int fd, field;
 
+	*state = 0;
+	*threads = 0;
+	*start = 0;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

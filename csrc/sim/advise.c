@@ -475,7 +475,7 @@ SIM_API(cuMemRangeGetAttribute, void *data, size_t data_bytes, CUmem_range_attri
 	CUdeviceptr address, size_t count)
 {
 	SIM_ENTER(cuMemRangeGetAttribute);
-	sim_advice_t advice;
+	sim_advice_t advice = { 0 };
 	CUresult result = range_advice(address, count, &advice);
 	return result == CUDA_SUCCESS ? range_attribute(data, data_bytes, attribute, &advice) : result;
 }
@@ -486,7 +486,7 @@ SIM_API(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_at
 	SIM_ENTER(cuMemRangeGetAttributes);
 	if (!data || !data_bytes || !attributes || !attribute_count)
 		return CUDA_ERROR_INVALID_VALUE;
-	sim_advice_t advice;
+	sim_advice_t advice = { 0 };
 	CUresult result = range_advice(address, count, &advice);
 	for (size_t i = 0; i < attribute_count && result == CUDA_SUCCESS; i++)
 		result = range_attribute(data[i], data_bytes[i], attributes[i], &advice);

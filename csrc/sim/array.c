@@ -389,7 +389,7 @@ static sim_leftover_t mipmap_delete(mipmap_t *mipmap)
 /* Makes the levels of a mipmap that has its descriptor and number of levels, then its bytes. */
 static CUresult mipmap_fill(mipmap_t *mipmap)
 {
-	size_t offset[LEVELS];
+	size_t offset[LEVELS] = { 0 };
 	for (unsigned int i = 0; i < mipmap->levels; i++) {
 		sim_array_t *level = sim_object_new(SIM_ARRAY, sizeof(*level), mipmap->object.context);
 		if (!level)

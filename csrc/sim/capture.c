@@ -300,10 +300,14 @@ static CUresult begin(CUstream handle, bool per_thread, int mode, CUgraph into,
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
 	stream = sim_stream_get(handle, per_thread, &result);
-	if (stream && stream->legacy)
+	if (!stream) {
+		sim_lock_drop();
+		return result;
+	}
+	if (stream->legacy)
 		result = sim_fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
 				  "the NULL stream cannot be captured");
-	else if (stream && stream->capture)
+	else if (stream->capture)
 		result = sim_fail(CUDA_ERROR_ILLEGAL_STATE, "the stream captures already");
 	if (result == CUDA_SUCCESS && into)
 		graph = sim_graph_get(into, &result);
@@ -322,7 +326,7 @@ static CUresult begin(CUstream handle, bool per_thread, int mode, CUgraph into,
 			result = CUDA_ERROR_INVALID_VALUE;
 	}
 	if (result != CUDA_SUCCESS) {
-		if (stream && stream->capture && capture && stream->capture->of == capture)
+		if (stream->capture && capture && stream->capture->of == capture)
 			leave(stream);
 		if (graph && !into)
 			sim_graph_delete(graph);
@@ -523,9 +527,13 @@ static CUresult redepend(CUstream handle, bool per_thread, const CUgraphNode *no
 		return CUDA_ERROR_INVALID_VALUE;
 	sim_lock_take();
 	stream = sim_stream_get(handle, per_thread, &result);
-	if (stream && !stream->capture)
+	if (!stream) {
+		sim_lock_drop();
+		return result;
+	}
+	if (!stream->capture)
 		result = CUDA_ERROR_ILLEGAL_STATE;
-	else if (stream && stream->capture->of->invalid)
+	else if (stream->capture->of->invalid)
 		result = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
 	for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
 		sim_node_t *node = sim_node_get(nodes[i], &result);

@@ -162,9 +162,14 @@ static CUresult create(CUcontext *handle, unsigned int flags, CUdevice device)
 		return result;
 	}
 	result = push(context);
-	if (result == CUDA_SUCCESS)
-		*handle = (CUcontext)context;
-	return result;
+	if (result != CUDA_SUCCESS) { /* nobody will ever hold it */
+		sim_lock_take();
+		tear_down(context);
+		sim_lock_drop();
+		return result;
+	}
+	*handle = (CUcontext)context;
+	return CUDA_SUCCESS;
 }
 
 SIM_API(cuCtxCreate, CUcontext *handle, unsigned int flags, CUdevice device)

@@ -77,7 +77,7 @@ static CUresult add(CUgraphNode *answer, CUgraph handle, const CUgraphNode *node
 	graph = result == CUDA_SUCCESS ? sim_graph_get(handle, &result) : NULL;
 	if (graph)
 		result = links_of(graph, nodes, data, count, &links);
-	if (result == CUDA_SUCCESS && type == CU_GRAPH_NODE_TYPE_GRAPH)
+	if (graph && result == CUDA_SUCCESS && type == CU_GRAPH_NODE_TYPE_GRAPH)
 		result = child_of(parameters, graph, &child);
 	if (result == CUDA_SUCCESS) {
 		node = sim_graph_add(graph, type, work, child, links, count, &result);

@@ -291,7 +291,6 @@ void sim_jit_answer(unsigned int count, const int *options, void **values, const
 				(unsigned int)(uintptr_t)values[i];
 	}
 	for (int error = 0; error < 2; error++) {
-		used = error ? strlen(text) : 0;
 		if (!buffers[error] || !sizes[error])
 			used = 0;
 		else

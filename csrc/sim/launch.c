@@ -332,7 +332,7 @@ CUresult sim_launch_make(const sim_launch_t *launch, sim_launch_work_t **answer)
 
 CUresult sim_launch(const sim_launch_t *launch, CUstream handle, bool per_thread)
 {
-	sim_launch_work_t *work;
+	sim_launch_work_t *work = NULL;
 	sim_stream_t *stream;
 	CUresult result;
 
@@ -342,7 +342,7 @@ CUresult sim_launch(const sim_launch_t *launch, CUstream handle, bool per_thread
 	stream = sim_stream_get(handle, per_thread, &result);
 	if (stream)
 		result = sim_launch_make(launch, &work);
-	if (stream && result == CUDA_SUCCESS) {
+	if (work && result == CUDA_SUCCESS) {
 		/* The lock was dropped, perhaps. */
 		stream = sim_stream_get(handle, per_thread, &result);
 		if (stream && stream->object.context != work->what.context)

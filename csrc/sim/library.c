@@ -231,7 +231,7 @@ SIM_API(cuLibraryGetKernel, CUkernel *handle, CUlibrary library_handle, const ch
 {
 	CUresult result = CUDA_SUCCESS;
 	sim_library_t *library;
-	sim_kernel_t *kernel;
+	sim_kernel_t *kernel = NULL;
 
 	SIM_ENTER(cuLibraryGetKernel);
 	if (!handle || !name || !*name)
@@ -274,7 +274,7 @@ SIM_API(cuLibraryEnumerateKernels, CUkernel *kernels, unsigned int count, CUlibr
 	library = get(handle, &result);
 	for (unsigned int i = 0;
 	     result == CUDA_SUCCESS && i < count && i < library->image->entry_count; i++) {
-		sim_kernel_t *kernel;
+		sim_kernel_t *kernel = NULL;
 
 		result = kernel_of(library, library->image->entries[i].name, &kernel);
 		if (result == CUDA_SUCCESS)

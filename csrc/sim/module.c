@@ -416,7 +416,7 @@ SIM_API(cuModuleUnload, CUmodule handle)
 SIM_API(cuModuleGetFunction, CUfunction *handle, CUmodule module_handle, const char *name)
 {
 	CUresult result = CUDA_SUCCESS;
-	sim_function_t *function;
+	sim_function_t *function = NULL;
 	sim_module_t *module;
 
 	SIM_ENTER(cuModuleGetFunction);
@@ -482,7 +482,7 @@ SIM_API(cuModuleEnumerateFunctions, CUfunction *functions, unsigned int count, C
 	module = get(handle, &result);
 	for (unsigned int i = 0;
 	     result == CUDA_SUCCESS && i < count && i < module->image->entry_count; i++) {
-		sim_function_t *function;
+		sim_function_t *function = NULL;
 
 		result = sim_module_function(module, module->image->entries[i].name, &function);
 		if (result == CUDA_SUCCESS)

@@ -101,11 +101,12 @@ static bool list_touched(sim_stats_t *stats, const sim_touched_t *touched, size_
 		uint64_t id = range ? range->id : 0;
 		uint32_t block = range ? (uint32_t)((address - range->start) / SIM_BLOCK_BYTES)
 				       : touched[i].block;
-		sim_stretch_t *last = stats->stretch_count ? &stats->stretches[stats->stretch_count - 1]
-							   : NULL;
-		if (of == id && last->end == block && last->uses == touched[i].uses) {
-			last->end++;
-			continue;
+		if (of == id) { /* so there is one */
+			sim_stretch_t *last = &stats->stretches[stats->stretch_count - 1];
+			if (last->end == block && last->uses == touched[i].uses) {
+				last->end++;
+				continue;
+			}
 		}
 		if (stats->stretch_count == SIM_STATS_STRETCHES ||
 		    !grow(&stats->stretches, stats->stretch_count, &stats->stretch_room,

@@ -194,7 +194,7 @@ cudaError_t rt_kernel(const void *function, CUkernel *kernel)
 cudaError_t rt_function(const void *function, CUfunction *answer)
 {
 	entry_t *entry = look_up(function);
-	CUkernel kernel;
+	CUkernel kernel = NULL;
 	cudaError_t result;
 
 	if (entry && entry->kind == ENTRY_DRIVER) {
@@ -349,7 +349,7 @@ RT_EXPORT char __cudaInitModule(void **handle)
 		return 0;
 	for (;;) {
 		entry_t *entry = NULL;
-		CUdeviceptr address;
+		CUdeviceptr address = 0;
 
 		pthread_mutex_lock(&g_lock);
 		for (; i < g_room && !entry; i++)

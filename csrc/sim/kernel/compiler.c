@@ -8,6 +8,9 @@
  * takes the exit status away: what counts then is whether the output is there.
  */
 #define _GNU_SOURCE
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -53,15 +56,18 @@ static const char *machine_flags(void)
 {
 #if defined(__x86_64__)
 	static char text[96];
+	unsigned int eax, ebx, ecx = 0, edx;
+	bool f16c; /* asked of the processor: clang's __builtin_cpu_supports learnt it late */
 
 	if (text[0])
 		return text;
 	__builtin_cpu_init();
+	f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
 	snprintf(text, sizeof(text), " %s%s%s%s%s", __builtin_cpu_supports("popcnt") ? "-mpopcnt " : "",
 		 __builtin_cpu_supports("bmi") ? "-mbmi " : "",
 		 __builtin_cpu_supports("bmi2") ? "-mbmi2 " : "",
 		 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "-mavx2 -mfma " : "",
-		 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") ? "-mf16c" : "");
+		 __builtin_cpu_supports("avx2") && f16c ? "-mf16c" : "");
 	return text;
 #else
 	return "";

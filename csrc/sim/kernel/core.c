@@ -154,8 +154,8 @@ static bool make_local(sim_seat_t *seat, size_t bytes)
 static void *take_window(size_t span)
 {
 	/* The arena's last block is not to be had. */
-	static _Atomic uint64_t given = SIM_BLOCK_BYTES;
-	uint64_t end = given += span;
+	static uint64_t given = SIM_BLOCK_BYTES;
+	uint64_t end = __atomic_add_fetch(&given, span, __ATOMIC_RELAXED);
 
 	return sim_arena_take(span, SIM_BLOCK_BYTES,
 			      end < sim_arena_bytes / 2 ? sim_arena_base + sim_arena_bytes - end : 0);

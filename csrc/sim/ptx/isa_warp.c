@@ -30,10 +30,10 @@ static bool isa_pair(ptx_emit_t *emit, const isa_match_t *match, const ptx_opera
 	const ptx_operand_t *to = &match->instruction->operand[0];
 	bool pair = to->kind == PTX_OPERAND_PAIR && to->items == 2;
 
-	if (!pair && to->kind != PTX_OPERAND_REGISTER && to->kind != PTX_OPERAND_SINK)
-		return isa_refuse(emit, match, "with this destination");
 	*first = pair ? &to->item[0] : to;
 	*second = pair ? &to->item[1] : NULL;
+	if (!pair && to->kind != PTX_OPERAND_REGISTER && to->kind != PTX_OPERAND_SINK)
+		return isa_refuse(emit, match, "with this destination");
 	return true;
 }
 

@@ -274,6 +274,8 @@ static bool shape_is(const ptx_function_t *function, const char *shape)
 	/* "4:88": results, then parameters, each by its bytes */
 	const ptx_variable_t *one = function->results;
 
+	if (!shape) /* one that has no rule here */
+		return false;
 	for (; *shape != ':'; shape++, one = one->next)
 		if (!one || one->bytes != (size_t)(*shape - '0'))
 			return false;
