@@ -4,9 +4,10 @@
     emuv_shim/_native.abi3.so      cffi module: what Python reads and writes segments with
     emuv_shim/_lib/libemuv.so      the interposer, preloaded into CUDA programs
     emuv_shim/_lib/libemuv-nvml.so   NVML as those programs see it, preloaded beside it
+    emuv_shim/_lib/libemuv-audit.so  the loader's auditor that leads to it (--audit)
     emuv_shim/_lib/sim/libcuda.so.1  the simulated GPU
     emuv_shim/_lib/sim/libnvidia-ml.so.1  its NVML
-    emuv_shim/_lib/front/libcuda.so  another name for the libcuda.so.1 of a process
+    emuv_shim/_lib/front/libcuda.so, .so.1  its names for a search path
     emuv_shim/_lib/sim/libcudart.so.12, .so.13  the CUDA runtime over it
 
 All but the first are plain shared libraries: no Python headers, no libpython, every
@@ -51,13 +52,17 @@ if sanitize := os.environ.get("EMUV_SANITIZE"):
 CFLAGS += shlex.split(os.environ.get("EMUV_CFLAGS", ""))
 
 
+# A library that goes without the C library (and so without what sanitizers call).
+BARE_CFLAGS = ["-ffreestanding", "-fno-stack-protector", "-fno-tree-loop-distribute-patterns"]
+
+
 class SharedLibrary(Extension):
     """A shared library that is no Python module: own flags, own file name.
 
     `sources` are those of the folders of csrc/ and of csrc/common; what a library
-    does not call of the latter, the linker drops. `needs` names another row, to
-    which the library is linked although it calls nothing there; `versions` is a
-    version script.
+    does not call of the latter, the linker drops. `needs` is written down as a
+    library to load with this one, although nothing there is called; `versions` is a
+    version script; `bare` is for a library that needs no C library.
     """
 
     def __init__(
@@ -70,10 +75,13 @@ class SharedLibrary(Extension):
         shared: tuple[str, ...] = (),
         define: str | None = None,
         versions: str | None = None,
+        bare: bool = False,
     ) -> None:
         parts = [Path("csrc", folder) for folder in (*folders, "common")]
-        sources = sorted(str(p) for part in parts for p in part.glob("*.[cS]"))
+        compiled = parts[: len(folders)] if bare else parts
+        sources = sorted(str(p) for part in compiled for p in part.glob("*.[cS]"))
         super().__init__(name, [*sources, *shared])
+        self.bare = bare
         self.filename = filename
         self.needs = needs
         self.flags = [f"-I{part}" for part in (*parts, Path("csrc"))]
@@ -111,14 +119,14 @@ class BuildExt(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda source: self.compile(ext, source, made), ext.sources))
         library = made / Path(ext.filename).name
-        link = [*LDFLAGS, *ext.link_flags, "-ldl", "-lm"]
-        if ext.needs:  # by its SONAME, whichever library bears that in the process
-            needed = next(other for other in self.extensions if other.name == ext.needs)
-            link += [
-                "-Wl,--no-as-needed",
-                str(Path(self.build_temp, needed.name, Path(needed.filename).name)),
-                "-Wl,--as-needed",
-            ]
+        link = [*LDFLAGS, *ext.link_flags, *(["-nostdlib"] if ext.bare else ["-ldl", "-lm"])]
+        if ext.bare:
+            link = [flag for flag in link if not flag.startswith("-fsanitize")]
+        if ext.needs:  # what a library is needed by is its SONAME: one that has that and no more
+            needed = made / "needed.so"
+            empty = ["-shared", "-nostdlib", f"-Wl,-soname,{ext.needs}", "-x", "c", os.devnull]
+            self.make(needed, [*CC, *empty], [])
+            link += ["-Wl,--no-as-needed", str(needed), "-Wl,--as-needed"]
         self.make(library, [*CC, *map(str, objects), *link], [*objects, *ext.link_inputs])
         self.copy_file(str(library), self.get_ext_fullpath(ext.name))
 
@@ -133,7 +141,10 @@ class BuildExt(build_ext):
         # What the assembler includes by itself, the compiler does not list.
         if source.endswith(".S"):
             inputs += map(Path, re.findall(r'\.incbin "(.+)"', Path(source).read_text()))
-        command = [*CC, *CFLAGS, *ext.flags, "-MMD", "-MF", str(depfile), "-c", source]
+        cflags = CFLAGS
+        if ext.bare:
+            cflags = [f for f in CFLAGS if not f.startswith("-fsanitize")] + BARE_CFLAGS
+        command = [*CC, *cflags, *ext.flags, "-MMD", "-MF", str(depfile), "-c", source]
         self.make(target, command, [*inputs, Path(source)])
         return target
 
@@ -165,6 +176,13 @@ setup(
             shared=("csrc/shim/budget.c", "csrc/shim/config.c"),
         ),
         SharedLibrary(
+            "emuv_shim._lib.libemuv-audit",
+            "emuv_shim/_lib/libemuv-audit.so",
+            "libemuv-audit.so",
+            "audit",
+            bare=True,
+        ),
+        SharedLibrary(
             "emuv_shim._lib.sim.libcuda",
             "emuv_shim/_lib/sim/libcuda.so.1",
             DRIVER,
@@ -178,12 +196,16 @@ setup(
             "libnvidia-ml.so.1",
             "sim/nvml",
         ),
-        SharedLibrary(
-            "emuv_shim._lib.front.name",
-            "emuv_shim/_lib/front/libcuda.so",
-            "libcuda.so",
-            "front",
-            needs="emuv_shim._lib.sim.libcuda",
+        *(
+            SharedLibrary(
+                f"emuv_shim._lib.front.{name.replace('.', '-')}",
+                f"emuv_shim/_lib/front/{name}",
+                DRIVER,
+                "front",
+                needs="$ORIGIN/../libemuv.so",
+                bare=True,
+            )
+            for name in ("libcuda.so", DRIVER)
         ),
         *(
             SharedLibrary(

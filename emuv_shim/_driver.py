@@ -69,6 +69,11 @@ def libemuv_nvml_path() -> str:
     return os.path.join(_PACKAGE, "_lib", "libemuv-nvml.so")
 
 
+def auditor_path() -> str:
+    """Where the package keeps the auditor that leads the dynamic loader to the interposer."""
+    return os.path.join(_PACKAGE, "_lib", "libemuv-audit.so")
+
+
 def sim_path() -> str:
     """Where the package keeps the simulated GPU's driver."""
     return os.path.join(_PACKAGE, "_lib", "sim", SONAME)
@@ -128,7 +133,9 @@ def refuse_reason(path: str, *, allow_sim: bool = False) -> str | None:
     if identity[2] != 3:  # ET_DYN
         return "not a shared library"
     real = os.path.realpath(path)
-    if os.path.basename(real) in ("libemuv.so", "libemuv-nvml.so") or any(
+    folder, base = os.path.split(real)
+    is_front = os.path.basename(folder) == "front" and os.path.exists(f"{folder}/../libemuv.so")
+    if is_front or base in ("libemuv.so", "libemuv-nvml.so") or any(
         _same_file(path, own) for own in (libemuv_path(), libemuv_nvml_path())
     ):
         return "emuV's own interposer, not a driver"

@@ -39,6 +39,7 @@ class Request:
     name: str | None = None
     quiet: bool = False
     keep: bool = False  # --stats: the launcher collects the segments
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Machine:
     runtimes: tuple[str, ...] = ()  # the simulated GPU's libcudart stand-ins
     nvml: str | None = None  # the machine's NVML
     libemuv_nvml: str | None = None  # emuV's in front of it
+    auditor: str = ""  # what --audit gives the dynamic loader
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,15 @@ def check_syntax(request: Request, environ: Mapping[str, str]) -> None:
             raise
     _device(request, environ)
     program_name(request, environ)
+    wants_audit(request, environ)
+
+
+def wants_audit(request: Request, environ: Mapping[str, str]) -> bool:
+    """--audit or EMUV_AUDIT=1: the loader's auditor as well as the preload."""
+    text = environ.get("EMUV_AUDIT", "")
+    if not request.audit and text not in ("", "0", "1"):
+        raise CommandError(f"EMUV_AUDIT {quote(text)} is not one of: 0, 1", exit_code=USAGE)
+    return request.audit or text == "1"
 
 
 def _device(request: Request, environ: Mapping[str, str]) -> int | None:
@@ -341,6 +352,12 @@ def preload(libraries: Sequence[str], existing: str | None) -> str:
     return ":".join([*libraries, *(item for item in items if item and not is_own_preload(item))])
 
 
+def auditors(own: Sequence[str], existing: str | None) -> str | None:
+    """LD_AUDIT with `own` first, every other one kept, and an outer emuv-run's dropped."""
+    items = [item for item in (existing or "").split(":") if item]
+    return ":".join([*own, *(i for i in items if not i.endswith("/libemuv-audit.so"))]) or None
+
+
 def _prepend_path(directory: str, existing: str | None) -> str:
     """A search path with `directory` first and once; no empty item (it means ".")."""
     others = [item for item in (existing or "").split(":") if item and item != directory]
@@ -348,7 +365,7 @@ def _prepend_path(directory: str, existing: str | None) -> str:
 
 
 def front_directory(libemuv: str) -> str:
-    """Where "libcuda.so" is another name for libcuda.so.1: beside libemuv.so."""
+    """Where libcuda.so and libcuda.so.1 are names for libemuv.so: beside it."""
     return libemuv.rpartition("/")[0] + "/front"
 
 
@@ -399,9 +416,13 @@ def make_plan(
             libraries.insert(1, machine.libemuv_nvml)
         for library in libraries:
             check_library_path(library)
-        # And those that open "libcuda.so" past its dlopen find libemuv.so (csrc/front).
+        # And those that look for the driver past it find libemuv.so (csrc/front).
         search = _prepend_path(front_directory(machine.libemuv), search)
         changes.append(("LD_PRELOAD", preload(libraries, environ.get("LD_PRELOAD"))))
+        audit = wants_audit(request, environ)
+        changes.append(("EMUV_AUDIT", "1" if audit else None))
+        own = [machine.auditor] if audit else []
+        changes.append(("LD_AUDIT", auditors(own, environ.get("LD_AUDIT"))))
     changes.append(("LD_LIBRARY_PATH", search))
     made = tuple((name, value) for name, value in changes if value != environ.get(name))
     which = " (simulated GPU)" if machine.sim_directory is not None else ""

@@ -8,6 +8,7 @@ of their own.  Nothing here loads CUDA into the test process.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "emuv_shim" / "_lib" / "libemuv.so"
+AUDITOR = LIBRARY.with_name("libemuv-audit.so")
 SIMULATOR = ROOT / "emuv_shim" / "_lib" / "sim" / "libcuda.so.1"
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes")
 
@@ -156,7 +158,8 @@ def sim_env(clean_env: dict[str, str], sim: Path) -> dict[str, str]:
 def shim_env(clean_env: dict[str, str], libemuv: Path, sim: Path) -> Callable[..., dict[str, str]]:
     """Makes the environment that the launcher would give a program, for shim tests.
 
-    `shim_env(vram=..., virtual=..., policy=..., card=...)`, sizes in bytes.
+    `shim_env(vram=..., virtual=..., policy=..., card=...)`, sizes in bytes; `mode` is
+    "preload", "audit" (--audit: both), or "auditor" (that alone).
     """
 
     def make(
@@ -164,11 +167,15 @@ def shim_env(clean_env: dict[str, str], libemuv: Path, sim: Path) -> Callable[..
         virtual: int | str = 0,
         policy: str | None = None,
         card: int = 256 << 20,
+        mode: str = "preload",
         **more: str,
     ) -> dict[str, str]:
+        loader = {"LD_PRELOAD": str(libemuv), "LD_AUDIT": str(built(AUDITOR))}
+        if mode != "audit":
+            del loader["LD_AUDIT" if mode == "preload" else "LD_PRELOAD"]
         return {
             **clean_env,
-            "LD_PRELOAD": str(libemuv),
+            **loader,
             "EMUV_DRIVER": str(sim),
             "EMUV_VRAM": str(vram),
             "EMUV_VIRTUAL": str(virtual),
@@ -213,9 +220,47 @@ def emuv(clean_env: dict[str, str]) -> Runner:
     return call
 
 
+def compile_c(
+    folder: Path,
+    source: str,
+    libs: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    name: str = "program",
+    shared: bool = False,
+) -> Path:
+    """What `Compiler` does, in a folder."""
+    text = folder / f"{name}.c"
+    text.write_text(source)
+    target = folder / (f"{name}.so" if shared else name)
+    command = [
+        os.environ.get("CC", shutil.which("gcc") or "cc"),
+        *("-std=gnu17", "-g", "-O1", "-pthread", *WARNINGS, "-Werror"),
+        f"-I{ROOT / 'csrc' / 'common'}",
+        *(["-shared", "-fPIC"] if shared else []),
+        *flags,
+        *("-o", str(target), str(text)),
+    ]
+    for lib in libs:
+        if lib == "cuda":
+            command += [f"-L{built(SIMULATOR).parent}", "-l:libcuda.so.1"]
+        else:
+            command.append(f"-l{lib}")
+    done = run([*command, "-ldl"], os.environ, 60)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
 @pytest.fixture
 def cc(tmp_path: Path) -> Compiler:
     """A C compiler for tiny programs that call the driver."""
+    return functools.partial(compile_c, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_cc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """The same for programs that a file's tests share: compiled once for each name."""
+    folder = tmp_path_factory.mktemp("programs")
+    made: dict[str, Path] = {}
 
     def build(
         source: str,
@@ -224,24 +269,8 @@ def cc(tmp_path: Path) -> Compiler:
         name: str = "program",
         shared: bool = False,
     ) -> Path:
-        text = tmp_path / f"{name}.c"
-        text.write_text(source)
-        target = tmp_path / (f"{name}.so" if shared else name)
-        command = [
-            os.environ.get("CC", shutil.which("gcc") or "cc"),
-            *("-std=gnu17", "-g", "-O1", "-pthread", *WARNINGS, "-Werror"),
-            f"-I{ROOT / 'csrc' / 'common'}",
-            *(["-shared", "-fPIC"] if shared else []),
-            *flags,
-            *("-o", str(target), str(text)),
-        ]
-        for lib in libs:
-            if lib == "cuda":
-                command += [f"-L{built(SIMULATOR).parent}", "-l:libcuda.so.1"]
-            else:
-                command.append(f"-l{lib}")
-        done = run([*command, "-ldl"], os.environ, 60)
-        assert done.returncode == 0, done.stderr
-        return target
+        if name not in made:
+            made[name] = compile_c(folder, source, libs, flags, name, shared)
+        return made[name]
 
     return build

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * libcuda.so, a name for whatever is libcuda.so.1 in this process.
+ * libcuda.so and libcuda.so.1 on a search path: names for libemuv.so, which this needs
+ * and which lies one folder up.
  *
- * A program that opens "libcuda.so" past emuV's dlopen (a plugin bound to its own
- * libraries first: RTLD_DEEPBIND) does not meet the preloaded library by that name,
- * which is not its SONAME. It finds this file by LD_LIBRARY_PATH instead; it needs
- * libcuda.so.1, which is in the process already, and dlsym on a handle searches what
- * the library needs too. A link would do where wheels could hold links.
+ * A program that looks for the driver past the preloaded library (a plugin bound to its
+ * own libraries first, which asks for "libcuda.so"; a library in a namespace of its own;
+ * a child whose LD_PRELOAD another tool has rewritten) finds this file by LD_LIBRARY_PATH
+ * instead, and dlsym on a handle searches what the library needs too. Links would do,
+ * where wheels could hold links.
  */
 typedef int emuv_front_t; /* nothing else: the dependency is the content */

@@ -3,8 +3,10 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
+#include "emuv_library_name.h"
 #include "shown.h"
 
 /* By this name libemuv.so finds where this library is. */
@@ -35,17 +37,20 @@ static nvmlReturn_t no_function(void)
 
 /*
  * Two threads may both look, and find the same: no lock is held over the loader's calls.
- * dlmopen, because dlopen is emuV's and would lead back here.
+ * By emuV's own spelling, because any other leads back here.
  */
 static void *open_library(void)
 {
 	void *opened = __atomic_load_n(&library, __ATOMIC_ACQUIRE);
+	char spelling[PATH_MAX];
 	const char *path;
 
 	if (opened)
 		return opened;
 	path = secure_getenv("EMUV_NVML");
-	opened = path && path[0] == '/' ? dlmopen(LM_ID_BASE, path, RTLD_NOW | RTLD_LOCAL) : NULL;
+	if (path && path[0] == '/')
+		opened = dlmopen(LM_ID_BASE, emuv_own_spelling(path, spelling, sizeof spelling),
+				 RTLD_NOW | RTLD_LOCAL);
 	/* This library under another name would call itself for ever. */
 	if (opened && dlsym(opened, "emuv_nvml_library")) {
 		dlclose(opened);

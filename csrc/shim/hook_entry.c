@@ -11,7 +11,7 @@
  */
 static bool enter_early(void)
 {
-	if (emuv_inside || emuv_lifecycle_driver())
+	if (emuv_inside || emuv_lifecycle_driver() || emuv_lifecycle_forwards())
 		return false;
 	emuv_inside = 1;
 	return true;

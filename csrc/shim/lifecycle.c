@@ -35,6 +35,7 @@ static pthread_cond_t started = PTHREAD_COND_INITIALIZER;
 static bool starting; /* under start_lock: a thread is in start_books() */
 static emuv_config_t config;
 static int config_read;              /* atomic */
+static bool forwards;                /* atomic: another copy keeps the books */
 static int driver_state = 1;         /* atomic: 0 open, 1 not tried, negative failed */
 static emuv_segment_t *segment_file; /* mapped, or NULL */
 static char segment_path[PATH_MAX];
@@ -62,7 +63,11 @@ int emuv_lifecycle_driver(void)
 
 	if (state <= 0)
 		return state;
-	if (emuv_lifecycle_config()->driver[0] == '/')
+	if (!emuv_resolve_is_home()) {
+		state = emuv_resolve_open(NULL, why, sizeof why);
+		if (!state)
+			__atomic_store_n(&forwards, true, __ATOMIC_RELEASE);
+	} else if (emuv_lifecycle_config()->driver[0] == '/')
 		state = emuv_resolve_open(config.driver, why, sizeof why);
 	else
 		state = -EINVAL;
@@ -74,11 +79,18 @@ int emuv_lifecycle_driver(void)
 	if (state == -EINVAL) {
 		emuv_error("%s", config.problem);
 		emuv_hint("%s", config.hint);
+	} else if (state && !emuv_resolve_is_home()) {
+		emuv_error("this namespace finds no way to the process's emuV: %s", why);
 	} else if (state) {
 		emuv_error("cannot open the CUDA driver '%s': %s", config.driver, why);
 		emuv_hint("EMUV_DRIVER names the driver; emuv doctor tells what is there");
 	}
 	return state;
+}
+
+bool emuv_lifecycle_forwards(void)
+{
+	return __atomic_load_n(&forwards, __ATOMIC_ACQUIRE);
 }
 
 static void read_command(char *command, size_t bytes)

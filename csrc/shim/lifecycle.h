@@ -16,6 +16,11 @@
  * load it).  0, or negative where there is none; the reason has then been said.
  */
 int emuv_lifecycle_driver(void);
+/*
+ * True where, the driver being open, another copy of this library stands in its place
+ * (resolve.h): every call goes on to it as it is.
+ */
+bool emuv_lifecycle_forwards(void);
 /* The environment's word, read on first use. */
 const emuv_config_t *emuv_lifecycle_config(void);
 

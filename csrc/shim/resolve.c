@@ -4,12 +4,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "emuv_library_name.h"
 #include "real.h"
 
 /* ---- g_real: never NULL ---- */
@@ -123,11 +126,105 @@ static __thread int opening;
 static char open_error[256];
 
 static void *(*real_dlopen)(const char *, int);
+static void *(*real_dlmopen)(Lmid_t, const char *, int);
+
+static struct link_map *own_map(void)
+{
+	struct link_map *own = NULL;
+	Dl_info info;
+
+	return dladdr1((void *)&own_map, &info, (void **)&own, RTLD_DL_LINKMAP) ? own : NULL;
+}
+
+static bool is_own(const void *function)
+{
+	Dl_info own, its;
+
+	return dladdr((void *)&own_map, &own) && dladdr(function, &its) &&
+	       own.dli_fbase == its.dli_fbase;
+}
+
+/*
+ * libc's own of a function that is hooked here.  Where this library is preloaded, libc
+ * comes after it.  Where it came in by a library that needs it, libc may come before:
+ * then whoever brought both in finds libc's first.
+ */
+static void *libc_own(const char *name)
+{
+	void *found = dlsym(RTLD_NEXT, name);
+	struct link_map *at = found ? NULL : own_map();
+
+	while (at && at->l_prev)
+		at = at->l_prev;
+	for (; at && (!found || is_own(found)); at = at->l_next)
+		found = dlsym(at, name);
+	return found && is_own(found) ? NULL : found;
+}
 
 static void find_real_dlopen(void)
 {
 	/* ISO C has no conversion from object to function pointer; POSIX does. */
-	*(void **)&real_dlopen = dlsym(RTLD_NEXT, "dlopen");
+	*(void **)&real_dlopen = libc_own("dlopen");
+	*(void **)&real_dlmopen = libc_own("dlmopen");
+}
+
+/* Where the loader has no driver, its words about the path that was given are in *why. */
+static void *open_driver(const char *path, const char **why)
+{
+	void *library = emuv_resolve_library(path);
+	char spelling[PATH_MAX];
+	const char *own;
+	size_t n;
+
+	*why = library ? NULL : dlerror();
+	own = emuv_own_spelling(path, spelling, sizeof spelling);
+	n = strlen(own);
+	if (*why && strncmp(*why, own, n) == 0 && strncmp(*why + n, ": ", 2) == 0)
+		*why += n + 2;
+	return library;
+}
+
+/* ---- one copy of this library keeps the books ---- */
+
+const char *emuv_resolve_self(void)
+{
+	Dl_info info;
+
+	/* The loader's own string, there as long as the library. */
+	return dladdr((void *)&emuv_resolve_self, &info) ? info.dli_fname : NULL;
+}
+
+bool emuv_resolve_is_home(void)
+{
+	struct link_map *own = own_map();
+	Lmid_t where = LM_ID_BASE;
+
+	return !own || dlinfo(own, RTLD_DI_LMID, &where) || where == LM_ID_BASE;
+}
+
+/*
+ * The copy in the base namespace, which is loaded there if it is not yet: for a copy
+ * elsewhere it is the driver.
+ */
+static void *open_home(const char **why)
+{
+	const char *self = emuv_resolve_self();
+	void *home = NULL;
+
+	if (!real_dlmopen)
+		find_real_dlopen();
+	if (self && real_dlmopen)
+		home = real_dlmopen(LM_ID_BASE, self, RTLD_NOW | RTLD_LOCAL);
+	*why = home ? NULL : dlerror();
+	return home;
+}
+
+static void pin(void)
+{
+	const char *self = emuv_resolve_self();
+
+	if (self && real_dlopen)
+		real_dlopen(self, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
 /* What a driver answers for the rows of hooks.def. */
@@ -184,8 +281,7 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 	 * that calls the driver, holds the loader's lock and would wait for ours.
 	 * Two threads may both look; what they find is the same.
 	 */
-	library = emuv_resolve_library(path);
-	why = library ? NULL : dlerror();
+	library = path ? open_driver(path, &why) : open_home(&why);
 	if (library && dlsym(library, "cuInit") == (void *)cuInit) {
 		/* Every call would go round for ever. */
 		dlclose(library);
@@ -206,6 +302,9 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 	}
 	result = open_result;
 	pthread_mutex_unlock(&open_lock);
+	/* From here on there are books, which a dlclose by the program must not take. */
+	if (path && !result)
+		pin();
 	opening = 0;
 	if (result && error)
 		snprintf(error, error_bytes, "%s", open_error);
@@ -227,6 +326,9 @@ void *emuv_resolve_symbol(const char *name)
 
 void *emuv_resolve_library(const char *name)
 {
+	char spelling[PATH_MAX];
+
+	name = emuv_own_spelling(name, spelling, sizeof spelling);
 	if (!real_dlopen)
 		find_real_dlopen();
 	return real_dlopen ? real_dlopen(name, RTLD_NOW | RTLD_LOCAL) : NULL;
@@ -274,15 +376,7 @@ void *emuv_resolve_replace(void *pointer, const char *name, int version, unsigne
 	return found->hook;
 }
 
-/* ---- dlopen (the hook itself is in stubs.S) ---- */
-
-const char *emuv_resolve_self(void)
-{
-	Dl_info info;
-
-	/* The loader's own string, there as long as the library. */
-	return dladdr((void *)&emuv_resolve_self, &info) ? info.dli_fname : NULL;
-}
+/* ---- dlopen and dlmopen (the hooks themselves are in stubs.S) ---- */
 
 /*
  * The driver itself, or a part of it that it has just been opened for: what it opens
@@ -297,16 +391,6 @@ static bool is_driver(const void *caller)
 	return opening || (base && dladdr(caller, &info) && info.dli_fbase == base);
 }
 
-/* "name", or "name." and more, as the last part of a path. */
-static bool is_library(const char *file, const char *name)
-{
-	const char *base = strrchr(file, '/');
-	size_t length = strlen(name);
-
-	base = base ? base + 1 : file;
-	return strncmp(base, name, length) == 0 && (!base[length] || base[length] == '.');
-}
-
 /* libemuv-nvml.so's, where it is in the process. */
 __attribute__((weak)) extern const char emuv_nvml_library;
 
@@ -318,16 +402,16 @@ static const char *instead_of_nvml(const void *caller)
 	if (!&emuv_nvml_library || !dladdr(&emuv_nvml_library, &ours))
 		return NULL;
 	if (dladdr(caller, &callers) && callers.dli_fname &&
-	    is_library(callers.dli_fname, "libnvidia-ml.so"))
+	    emuv_is_named(emuv_file_of(callers.dli_fname), "libnvidia-ml.so"))
 		return NULL;
 	return ours.dli_fname;
 }
 
 /*
- * What the dlopen hook opens instead of `file`: this library for any spelling of
+ * What the hooks open instead of `file`: this library for any spelling of
  * the driver (libcuda.so, libcuda.so.1, libcuda.so.580.65.06, with any path),
  * libemuv-nvml.so for any of NVML's, `file` itself for everything else.  `caller`: where
- * dlopen returns to.
+ * the hook returns to.
  */
 const char *emuv_dlopen_file(const char *file, const void *caller);
 const char *emuv_dlopen_file(const char *file, const void *caller)
@@ -337,19 +421,33 @@ const char *emuv_dlopen_file(const char *file, const void *caller)
 
 	if (!file)
 		return NULL;
-	if (is_library(file, "libcuda.so"))
+	switch (emuv_library_meant(file)) {
+	case EMUV_DRIVER_LIBRARY:
 		instead = is_driver(caller) ? NULL : emuv_resolve_self();
-	else if (is_library(file, "libnvidia-ml.so"))
+		break;
+	case EMUV_NVML_LIBRARY:
 		instead = instead_of_nvml(caller);
+		break;
+	case EMUV_OTHER_LIBRARY:
+		break;
+	}
 	errno = saved;
 	return instead ? instead : file;
 }
 
-/* The real dlopen, found on first use: other constructors may come before ours. */
+/* The real functions, found on first use: other constructors may come before ours. */
 void *emuv_dlopen_real(void);
 void *emuv_dlopen_real(void)
 {
 	if (!real_dlopen)
 		find_real_dlopen();
 	return *(void **)&real_dlopen;
+}
+
+void *emuv_dlmopen_real(void);
+void *emuv_dlmopen_real(void)
+{
+	if (!real_dlmopen)
+		find_real_dlopen();
+	return *(void **)&real_dlmopen;
 }

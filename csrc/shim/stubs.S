@@ -3,7 +3,7 @@
  * The two things that C cannot say: jumping on without a frame of one's own.
  *
  *   dlopen   ends in a jump to the real dlopen, because the loader looks at the
- *            return address to find the caller's RPATH, RUNPATH and $ORIGIN.
+ *   dlmopen  return address to find the caller's RPATH, RUNPATH and $ORIGIN.
  *   NAME     for every driver function: a jump through a slot (forward.c), which
  *            is the whole cost of a forwarded call.
  */
@@ -33,6 +33,32 @@ dlopen:
 	jmpq	*%rax
 	.cfi_endproc
 	.size	dlopen, . - dlopen
+
+	.globl	dlmopen
+	.type	dlmopen, @function
+dlmopen:
+	.cfi_startproc
+	endbr64
+	pushq	%rdi			/* namespace */
+	.cfi_adjust_cfa_offset 8
+	pushq	%rdx			/* mode */
+	.cfi_adjust_cfa_offset 8
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
+	movq	%rsi, %rdi		/* file */
+	movq	24(%rsp), %rsi		/* who calls */
+	callq	emuv_dlopen_file
+	movq	%rax, (%rsp)
+	callq	emuv_dlmopen_real
+	popq	%rsi
+	.cfi_adjust_cfa_offset -8
+	popq	%rdx
+	.cfi_adjust_cfa_offset -8
+	popq	%rdi
+	.cfi_adjust_cfa_offset -8
+	jmpq	*%rax
+	.cfi_endproc
+	.size	dlmopen, . - dlmopen
 
 #define EMUV_API(export, name, version, flag) EMUV_FORWARD export
 #include "driver_api.def"

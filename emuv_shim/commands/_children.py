@@ -45,6 +45,9 @@ def plain_environ() -> dict[str, str]:
     others = [item for item in items if item and not _launch.is_own_preload(item)]
     if others:
         environ["LD_PRELOAD"] = ":".join(others)
+    auditors = _launch.auditors([], environ.pop("LD_AUDIT", None))
+    if auditors:
+        environ["LD_AUDIT"] = auditors
     return environ
 
 

@@ -75,6 +75,7 @@ def _set_up(
         runtimes=tuple(_driver.runtimes_beside(driver)),
         nvml=_driver.find_nvml(driver, environ),
         libemuv_nvml=libemuv_nvml if os.path.exists(libemuv_nvml) else None,
+        auditor=_driver.auditor_path(),
     )
     return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
 
@@ -193,6 +194,7 @@ def _run_with_stats(
 @click.option("--device", type=int, metavar="N", help="Give the program this device only.")
 @click.option("--name", metavar="TEXT", help="A name for emuv ps, at most 63 bytes.")
 @click.option("--sim", is_flag=True, help="Use emuV's simulated GPU.")
+@click.option("--audit", is_flag=True, help="Lead dlmopen and RTLD_DEEPBIND to emuV, too.")
 @click.option("--best-effort", is_flag=True, help="Start even where no budget can be in force.")
 @click.option("--stats", metavar="FILE", help="Stay, and write what the run did as JSON.")
 @click.option("--dry-run", is_flag=True, help="Check, print what would be executed, and stop.")
@@ -207,6 +209,7 @@ def command(
     device: int | None,
     name: str | None,
     sim: bool,
+    audit: bool,
     best_effort: bool,
     stats: str | None,
     dry_run: bool,
@@ -220,7 +223,7 @@ def command(
     out-of-memory error at the vram, as on a smaller card; with it, what exceeds
     the vram goes to host RAM. Options can also come from the environment
     (EMUV_VRAM, EMUV_VIRTUAL, EMUV_POLICY, EMUV_ALLOCATION, EMUV_DEVICE,
-    EMUV_NAME); a flag wins.
+    EMUV_NAME, EMUV_AUDIT=1); a flag wins.
 
     Exit codes: the program's own; 2 usage; 125 emuV could not set up; 126 not
     executable; 127 not found.
@@ -235,6 +238,7 @@ def command(
         name=name,
         quiet=quiet,
         keep=stats is not None,
+        audit=audit,
     )
     return launch(request, Options(sim, best_effort, stats, dry_run))
 

@@ -26,6 +26,10 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes)
 	return -ENOENT;
 }
 
+bool emuv_resolve_is_home(void)
+{
+	return true;
+}
 void emuv_resolve_fork_child(void)
 {
 }

@@ -217,10 +217,12 @@ static void no_driver(void)
 	CHECK_EQ(g_real.cuDriverGetVersion(&version), CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER);
 	CHECK(emuv_resolve_symbol("cuInit") == NULL);
 	CHECK_EQ(emuv_resolve_open("/nonexistent/libcuda.so.1", error, sizeof error), -ENOENT);
-	CHECK(strstr(error, "/nonexistent/libcuda.so.1") != NULL);
+	CHECK(strstr(error, "cannot open") != NULL);
+	CHECK(strstr(error, EMUV_OWN_MARK) == NULL); /* emuV's own spelling is its own affair */
 	error[0] = '\0'; /* asked again: the same answer, and the same words */
 	CHECK_EQ(emuv_resolve_open("/elsewhere", error, sizeof error), -ENOENT);
-	CHECK(strstr(error, "/nonexistent/libcuda.so.1") != NULL);
+	CHECK(strstr(error, "cannot open") != NULL);
+	CHECK(strstr(error, EMUV_OWN_MARK) == NULL); /* emuV's own spelling is its own affair */
 	for (size_t i = 0; i < sizeof g_real / sizeof *slots; i++)
 		CHECK(slots[i] != NULL);
 }

@@ -18,13 +18,17 @@ from tests.conftest import ROOT, run
 ARTEFACTS = {
     "emuv_shim/_native.abi3.so",
     "emuv_shim/_lib/libemuv.so",
+    "emuv_shim/_lib/libemuv-audit.so",
     "emuv_shim/_lib/sim/libcuda.so.1",
     "emuv_shim/_lib/sim/libcudart.so.12",
     "emuv_shim/_lib/sim/libcudart.so.13",
     "emuv_shim/_lib/sim/libnvidia-ml.so.1",
     "emuv_shim/_lib/front/libcuda.so",
+    "emuv_shim/_lib/front/libcuda.so.1",
 }
-PLAIN = sorted(ARTEFACTS - {"emuv_shim/_native.abi3.so", "emuv_shim/_lib/front/libcuda.so"})
+NAMES = sorted(name for name in ARTEFACTS if "/front/" in name)
+BARE = "emuv_shim/_lib/libemuv-audit.so"
+PLAIN = sorted(ARTEFACTS - {"emuv_shim/_native.abi3.so", BARE, *NAMES})
 BUILD_LIMIT_S = 240
 
 
@@ -132,26 +136,39 @@ def test_plain_libraries_are_sound(installed: Path, name: str) -> None:
     assert strong
     assert [s for s in strong if "@GLIBC_" not in s] == []
     # Preloaded into other people's processes: no executable stack, nothing but
-    # functions of the driver, the runtime or NVML, and dlopen, visible.
+    # functions of the driver, the runtime or NVML, and dlopen (dlmopen), visible.
     stack = re.search(r"GNU_STACK.*\s(R\w+)\s", tool("readelf", "-lW", installed / name))
     assert stack is not None
     assert "E" not in stack[1]
     defined = tool("nm", "-D", "--defined-only", "--format=posix", installed / name)
     visible = {line.split()[0].split("@")[0] for line in defined.splitlines()} - {soname}
-    known = r"(?:cu|nvml|cuda|__cuda)[A-Z]\w*|dlopen|emuv_\w+"
+    known = r"(?:cu|nvml|cuda|__cuda)[A-Z]\w*|dlm?open|emuv_\w+"
     assert [s for s in visible if not re.fullmatch(known, s)] == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_short_name_is_nothing_but_a_name(installed: Path) -> None:
-    name = installed / "emuv_shim/_lib/front/libcuda.so"
-    dynamic = tool("readelf", "-dW", name)
-    assert "soname: [libcuda.so]" in dynamic
+@pytest.mark.parametrize("name", NAMES)
+def test_the_names_are_nothing_but_names(installed: Path, name: str) -> None:
+    dynamic = tool("readelf", "-dW", installed / name)
+    assert "soname: [libcuda.so.1]" in dynamic
     assert not re.search(r"\((?:RPATH|RUNPATH|TEXTREL)\)", dynamic)
-    needed = set(re.findall(r"\(NEEDED\).*\[(\S+)\]", dynamic))
-    assert needed == {"libcuda.so.1", "libc.so.6"}
-    assert tool("nm", "-D", "--defined-only", name) == ""
+    needed = re.findall(r"\(NEEDED\).*\[(\S+)\]", dynamic)
+    assert needed == ["$ORIGIN/../libemuv.so"]
+    assert tool("nm", "-D", "--defined-only", installed / name) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_auditor_brings_no_second_c_library(installed: Path) -> None:
+    dynamic = tool("readelf", "-dW", installed / BARE)
+    assert not re.search(r"\((?:NEEDED|RPATH|RUNPATH|TEXTREL|PLTRELSZ)\)", dynamic)
+    symbols = tool("nm", "-D", "--format=posix", installed / BARE)
+    # No la_symbind or la_pltenter: the loader would look at every call between libraries.
+    assert {line.split()[0] for line in symbols.splitlines()} == {
+        "la_version", "la_objsearch", "la_objopen",
+    }  # fmt: skip
+    assert "TLS" not in tool("readelf", "-lW", installed / BARE)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ typedef struct {
 } take_api_t;
 
 /* Prints one line of JSON; 0, or 3 where CUDA could not be started. */
-static int take(const take_api_t *api)
+static inline int take(const take_api_t *api)
 {
 	CUcontext context;
 	CUdeviceptr address;
