@@ -19,6 +19,7 @@ ARTEFACTS = {
     "emuv_shim/_native.abi3.so",
     "emuv_shim/_lib/libemuv.so",
     "emuv_shim/_lib/libemuv-audit.so",
+    "emuv_shim/_lib/libemuv-nvml.so",
     "emuv_shim/_lib/sim/libcuda.so.1",
     "emuv_shim/_lib/sim/libcudart.so.12",
     "emuv_shim/_lib/sim/libcudart.so.13",
@@ -124,7 +125,8 @@ def test_wheel_holds_the_artefacts(wheel: Path) -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_libraries_are_sound(installed: Path, name: str) -> None:
     dynamic = tool("readelf", "-dW", installed / name)
-    soname = "libcuda.so.1" if name.endswith("libemuv.so") else Path(name).name
+    sonames = {"libemuv.so": "libcuda.so.1", "libemuv-nvml.so": "libnvidia-ml.so.1"}
+    soname = sonames.get(Path(name).name, Path(name).name)
     assert f"soname: [{soname}]" in dynamic
     assert "SYMBOLIC" in dynamic
     assert not re.search(r"\((?:RPATH|RUNPATH|TEXTREL)\)", dynamic)
