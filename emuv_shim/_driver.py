@@ -7,8 +7,8 @@ always a file of the ELF class and machine that this Python is: another one
 could not be loaded beside it. The simulated GPU is found only where it was
 asked for.
 
-No driver is loaded here. `card_bytes` asks NVML, in a thread with a time limit,
-because the answer is worth a better error and not more than that.
+No driver is loaded here. `machine_cards` asks NVML, because the answer is worth a
+better error and not more than that.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from emuv_shim import _nvml, _visible
 from emuv_shim._messages import quote
 from emuv_shim.errors import CommandError
 
 SONAME = "libcuda.so.1"
 NVML_SONAME = "libnvidia-ml.so.1"
 DEFAULT_SIM_BYTES = 8 << 30
-NVML_WAIT_S = 3.0
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _STANDARD = (
@@ -170,9 +170,7 @@ def _from_ldconfig(soname: str) -> list[str]:
     return []
 
 
-def candidates(
-    environ: Mapping[str, str], soname: str = SONAME
-) -> Iterator[tuple[str, str]]:
+def candidates(environ: Mapping[str, str], soname: str = SONAME) -> Iterator[tuple[str, str]]:
     """(path, how it was found) of every place worth a look, best first."""
     for directory in environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"):
         if os.path.isabs(directory):
@@ -264,7 +262,7 @@ def sim_cards(environ: Mapping[str, str]) -> list[int]:
     values = []
     for name, default, most in (
         ("EMUV_SIM_VRAM", DEFAULT_SIM_BYTES, 1 << 62),
-        ("EMUV_SIM_DEVICES", 1, 32),
+        ("EMUV_SIM_DEVICES", 1, 16),
     ):
         text = environ.get(name, "")
         if not text:
@@ -280,54 +278,29 @@ def sim_cards(environ: Mapping[str, str]) -> list[int]:
     return [values[0]] * values[1]
 
 
-def _ask_nvml() -> list[int]:
-    """Total bytes of each GPU as NVML counts them; [] where it cannot say."""
-    import ctypes
-
-    class Memory(ctypes.Structure):
-        _fields_ = [("total", ctypes.c_ulonglong), ("rest", ctypes.c_ulonglong * 2)]
-
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-        # emuV's own stand-in tells of simulated cards.
-        if hasattr(nvml, "emuv_sim_nvml") or nvml.nvmlInit_v2() != 0:
-            return []
-        count = ctypes.c_uint()
-        cards = []
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) == 0:
-            for index in range(count.value):
-                handle, memory = ctypes.c_void_p(), Memory()
-                if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
-                    return []
-                if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
-                    return []
-                cards.append(int(memory.total))
-        nvml.nvmlShutdown()
-        return cards
-    except (OSError, AttributeError):
-        return []
-
-
-def nvml_cards(wait_s: float = NVML_WAIT_S) -> list[int]:
-    """Bytes of each real card by NVML's order; [] if it cannot say within `wait_s`."""
-    import threading
-
-    answer: list[int] = []
-    thread = threading.Thread(target=lambda: answer.extend(_ask_nvml()), daemon=True)
-    thread.start()
-    thread.join(wait_s)
-    return list(answer)
-
-
-def card_bytes(driver: Driver, environ: Mapping[str, str]) -> list[int]:
-    """Bytes of each card that `driver` drives; [] where that is not known.
-
-    CUDA and NVML may number unequal cards differently: a caller may use the
-    largest to see that a budget fits none, and a single figure only where all
-    agree. A slice of a card (MIG) has another size than NVML gives here.
-    """
+def machine_cards(driver: Driver, environ: Mapping[str, str]) -> list[_nvml.Card]:
+    """The cards of the machine that `driver` drives, by NVML's order; [] where not known."""
     if driver.is_sim:
-        return sim_cards(environ)
-    if environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-"):
-        return []
-    return nvml_cards()
+        return [
+            _nvml.Card(index, _sim_uuid(index), "", size)
+            for index, size in enumerate(sim_cards(environ))
+        ]
+    answer = _nvml.ask(find_nvml(driver, environ))
+    # emuV's own stand-in tells of simulated cards.
+    return [] if answer is None or answer.simulated else list(answer.cards)
+
+
+def _sim_uuid(index: int) -> str:
+    """csrc/sim/identity.h."""
+    return f"GPU-{0x11 * index:02x}e34d75-5673-416d-8a1c-0d2f5b9764c8"
+
+
+def seen_bytes(cards: Sequence[_nvml.Card], environ: Mapping[str, str]) -> list[int]:
+    """Bytes of each of the machine's cards that CUDA_VISIBLE_DEVICES leaves; [] for "not known".
+
+    CUDA and NVML may number unequal cards differently: a caller may use the largest to
+    see that a budget fits none, and a single figure only where all agree. A slice of a
+    card (MIG) has another size than NVML gives here.
+    """
+    text = environ.get("CUDA_VISIBLE_DEVICES")
+    return [cards[i].total_bytes for i in _visible.seen(text, [card.uuid for card in cards])]

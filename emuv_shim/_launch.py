@@ -16,8 +16,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from emuv_shim import _visible
 from emuv_shim._messages import command_line, quote
-from emuv_shim._sizes import MAX_DEVICES, Sizes, format_size, is_tiny, parse_sizes
+from emuv_shim._sizes import (
+    MAX_DEVICES,
+    DeviceNamed,
+    Sizes,
+    devices_by_name,
+    format_size,
+    is_tiny,
+    parse_sizes,
+)
 from emuv_shim.budget import ALLOCATIONS, POLICIES
 from emuv_shim.errors import CommandError, SizeError
 
@@ -134,14 +143,21 @@ def _choice(
     return value
 
 
-def _sizes(text: str, called: str, cards: Sequence[int], *, vram: Sizes | None = None) -> Sizes:
+def _sizes(
+    text: str,
+    called: str,
+    cards: Sequence[int],
+    named: DeviceNamed | None,
+    *,
+    vram: Sizes | None = None,
+) -> Sizes:
     """`parse_sizes` with the name of the option in its error.
 
     With `vram` the text is a virtual: ``1.5x`` is understood, ``none`` is not.
     """
     same = cards[0] if cards and len(set(cards)) == 1 else None
     try:
-        return parse_sizes(text, device_bytes=same, vram=vram, allow_none=vram is None)
+        return parse_sizes(text, device_bytes=same, vram=vram, allow_none=vram is None, named=named)
     except SizeError as error:
         raise CommandError(f"{called}: {error.message}", error.hint, exit_code=USAGE) from None
 
@@ -178,19 +194,22 @@ def _policy_and_virtual(
 
 
 def plan_budget(
-    request: Request, environ: Mapping[str, str], cards: Sequence[int] = ()
+    request: Request,
+    environ: Mapping[str, str],
+    cards: Sequence[int] = (),
+    named: DeviceNamed | None = None,
 ) -> BudgetPlan:
     """The budget that options and environment ask for.
 
-    `cards` are the bytes of the cards that the program will see; empty where
-    not known. Raises CommandError: 2 for what makes no sense, 125 for what this
-    machine's cards cannot do.
+    `cards` are the bytes of the cards that the program will see (before --device);
+    empty where not known. `named` finds a device by its UUID. Raises CommandError:
+    2 for what makes no sense, 125 for what this machine's cards cannot do.
     """
     policy, virtual_text, virtual_called = _policy_and_virtual(request, environ)
     allocation = _choice(request.allocation, environ, "allocation", ALLOCATIONS) or "lazy"
     vram_text, vram_called = _choose(request.vram, environ, "vram")
     if vram_text is not None:
-        vram = _sizes(vram_text, vram_called, cards)
+        vram = _sizes(vram_text, vram_called, cards, named)
     elif virtual_text is not None and len(set(cards)) == 1:
         vram = Sizes(everywhere=cards[0])  # the whole card, and the virtual beyond it
     else:
@@ -204,17 +223,21 @@ def plan_budget(
                 "give --vram SIZE",
                 exit_code=USAGE,
             )
-        virtual = _sizes(virtual_text, virtual_called, cards, vram=vram)
-    named = [d for sizes in (vram, virtual) if sizes for d, _ in sizes.by_device]
-    if _device(request, environ) is not None and any(named):
+        virtual = _sizes(virtual_text, virtual_called, cards, named, vram=vram)
+    ordinals = [d for sizes in (vram, virtual) if sizes for d, _ in sizes.by_device]
+    if named is None and names_devices(request, environ):
+        ordinals = []  # they stand for devices that nobody has found yet
+    if _device(request, environ) is not None and any(ordinals):
         raise CommandError(
-            f"a size names device {max(named)}, but with --device the program sees one device: 0",
+            f"a size names device {max(ordinals)}, but with --device the program sees one: 0",
             "name device 0, or give one size",
             exit_code=USAGE,
         )
-    if cards and any(device >= len(cards) for device in named):
+    if cards and any(device >= len(cards) for device in ordinals):
+        visible = environ.get("CUDA_VISIBLE_DEVICES")
+        among = "the machine has" if visible is None else f"CUDA_VISIBLE_DEVICES={visible} leaves"
         raise CommandError(
-            f"a size names device {max(named)}, and the machine has {len(cards)}",
+            f"a size names device {max(ordinals)}, and {among} {len(cards)}",
             "devices count from 0",
             exit_code=NO_SETUP,
         )
@@ -229,6 +252,32 @@ def plan_budget(
             exit_code=NO_SETUP,
         )
     return BudgetPlan(vram, virtual, policy, allocation)
+
+
+def names_devices(request: Request, environ: Mapping[str, str]) -> bool:
+    """Whether a size names a device by its UUID, so that `plan_budget` needs to know them."""
+    chosen = [_choose(getattr(request, name), environ, name)[0] for name in ("vram", "virtual")]
+    return any(text is not None and devices_by_name(text) for text in chosen)
+
+
+def device_named(name: str, uuids: Sequence[str], visible: str | None) -> int:
+    """The ordinal of the only device that a UUID, or the beginning of one, means.
+
+    `uuids` are those of the devices that the program will see, in its order. Raises
+    CommandError (125).
+    """
+    found = _visible.ordinals_named(name, uuids, visible)
+    if len(found) == 1:
+        return found[0]
+    kind = "MIG-" if _visible.is_mig(visible) else "GPU-"
+    those = ", ".join(kind + uuid for uuid in uuids) or "none"
+    raise CommandError(
+        f"a size names device {quote(name)}, which "
+        + ("is several" if found else "is none")
+        + " of those that the program sees",
+        f"it sees {those}",
+        exit_code=NO_SETUP,
+    )
 
 
 def tiny_sizes(request: Request, environ: Mapping[str, str]) -> list[str]:
@@ -294,6 +343,8 @@ def visible_devices(
 ) -> str | None:
     """The CUDA_VISIBLE_DEVICES that --device asks for; None leaves it as it is.
 
+    `n_cards`: how many devices the program would see without it, where that is known.
+
     Where the variable is set already (a scheduler gave some of the cards), the
     ordinal counts within it: emuV never reaches a card that was not given.
     """
@@ -301,8 +352,8 @@ def visible_devices(
     if device is None:
         return None
     text = environ.get("CUDA_VISIBLE_DEVICES")
-    given = [item.strip() for item in text.split(",") if item.strip()] if text is not None else None
-    count = len(given) if given is not None else n_cards
+    given = _visible.entries(text)
+    count = n_cards if given is None or n_cards is not None else len(given)
     if count is not None and device >= count:
         among = f"CUDA_VISIBLE_DEVICES={text}" if given is not None else "the machine"
         raise CommandError(

@@ -124,8 +124,15 @@ def budget(vram: int, inside: int) -> dict[str, Any]:
     return {"routes": [_route(name, vram, inside) for name in ROUTES]}
 
 
+_UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+
+
 def card(path: str) -> dict[str, Any]:
-    """Version and cards of the driver at `path`; `code` is what cuInit answered."""
+    """Version and cards of the driver at `path`; `code` is what cuInit answered.
+
+    A UUID is in hexadecimal with hyphens: CUDA does not say whose, a card's or a MIG
+    instance's.
+    """
     try:
         cuda = ctypes.CDLL(path)
         code = cuda.cuInit(0)
@@ -140,11 +147,17 @@ def card(path: str) -> dict[str, Any]:
             _must("cuDeviceGet", cuda.cuDeviceGet(ctypes.byref(device), ordinal))
             _must("cuDeviceGetName", cuda.cuDeviceGetName(name, 256, device))
             _must("cuDeviceTotalMem", cuda.cuDeviceTotalMem_v2(ctypes.byref(total), device))
+            # The second form names an instance of MIG; drivers before it know none.
+            uuid = ctypes.create_string_buffer(16)
+            of_device = getattr(cuda, "cuDeviceGetUuid_v2", cuda.cuDeviceGetUuid)
+            _must("cuDeviceGetUuid", of_device(uuid, device))
+            digits = uuid.raw.hex()
             devices.append(
                 {
                     "device": ordinal,
                     "name": name.value.decode("utf-8", "replace"),
                     "total_bytes": total.value,
+                    "uuid": "-".join(digits[a:b] for a, b in _UUID_PARTS),
                 }
             )
     except (OSError, AttributeError, DriverCallError) as error:

@@ -8,7 +8,8 @@ The rules, all of them:
   matter.  Decimals are exact (``1.5G``), and what is left below a byte is cut.
 * ``50%`` is of the physical device; ``1.5x``, where allowed, is of the vram.
 * ``none``, where allowed, is unlimited (``None`` here).
-* ``0=4GiB,1=8GiB`` is per device.
+* ``0=4GiB,1=8GiB`` is per device; ``GPU-1234abcd=4GiB,MIG-5678=2GiB`` names them by their
+  UUIDs, or by what these begin with.
 * Anything else is a :class:`SizeError` that quotes the input: zero, negative,
   beyond :data:`MAX_SIZE_BYTES`, trailing junk, empty, a device named twice.
 
@@ -18,10 +19,11 @@ Two sizes always add up without reaching ``EMUV_UNLIMITED`` (2**64 - 1).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from emuv_shim import _visible
 from emuv_shim.errors import SizeError
 
 MAX_SIZE_BYTES = 2**63 - 1
@@ -202,19 +204,39 @@ class Sizes:
         return ",".join(named) or "none"
 
 
-def _split_devices(text: str) -> list[tuple[int, str]]:
-    """``0=4GiB,1=8GiB`` to pairs, in the order of the devices."""
-    hint = "a list by device looks like 0=4GiB,1=8GiB"
+# The ordinal of a device that is named by its UUID; an error where there is none such.
+DeviceNamed = Callable[[str], int]
+
+
+def devices_by_name(text: str) -> list[str]:
+    """The UUIDs, or beginnings of them, by which a list of sizes names devices."""
+    words = (item.partition("=")[0].strip(" \t\n") for item in text.split(","))
+    return [word for word in words if _visible.NAME.fullmatch(word)]
+
+
+def _split_devices(text: str, named: DeviceNamed | None) -> list[tuple[int, str]]:
+    """``0=4GiB,GPU-12ab=8GiB`` to pairs, in the order of the devices.
+
+    Where nobody can say what a UUID's device is, it is one of its own, from the last down.
+    """
+    hint = "a list by device looks like 0=4GiB,1=8GiB or GPU-1234abcd=4GiB"
     found: dict[int, str] = {}
+    names: list[str] = []
     for item in text.split(","):
-        ordinal, equals, size = item.partition("=")
-        ordinal = ordinal.strip(" \t\n")
+        name, equals, size = item.partition("=")
+        name = name.strip(" \t\n")
         if not equals:
             raise SizeError(f"sizes {_quote(text)}: {_quote(item)} names no device", hint)
-        if not re.fullmatch("[0-9]{1,9}", ordinal):
-            raise SizeError(f"sizes {_quote(text)}: {_quote(ordinal)} is not a device", hint)
-        device = int(ordinal)
-        if device >= MAX_DEVICES:
+        if _visible.NAME.fullmatch(name):
+            if name.lower() in names:
+                raise SizeError(f"sizes {_quote(text)}: device {name} is named twice", hint)
+            names.append(name.lower())
+            device = named(name) if named else MAX_DEVICES - len(names)
+        elif not re.fullmatch("[0-9]{1,9}", name):
+            raise SizeError(f"sizes {_quote(text)}: {_quote(name)} is not a device", hint)
+        else:
+            device = int(name)
+        if not 0 <= device < MAX_DEVICES:
             raise SizeError(
                 f"sizes {_quote(text)}: device {device} is beyond the last, {MAX_DEVICES - 1}", hint
             )
@@ -230,12 +252,14 @@ def parse_sizes(
     device_bytes: int | Mapping[int, int] | None = None,
     vram: Sizes | None = None,
     allow_none: bool = False,
+    named: DeviceNamed | None = None,
 ) -> Sizes:
     """Read one size for all devices, or a list by device.
 
     ``device_bytes`` is the physical size that percentages are of: one for all
     devices, or by device.  ``vram``, where given, allows ``1.5x`` of it.  A
-    relative size comes out by device where what it is relative to differs.
+    relative size comes out by device where what it is relative to differs.  ``named``
+    finds the devices that the list names by UUID.
     """
 
     def resolve(amount: Amount, device: int) -> int | None:
@@ -247,7 +271,7 @@ def parse_sizes(
         return parse_amount(word, allow_multiplier=vram is not None, allow_none=allow_none)
 
     if "=" in text or "," in text:
-        items = _split_devices(text)
+        items = _split_devices(text, named)
         return Sizes(
             by_device=tuple((device, resolve(read(word), device)) for device, word in items)
         )

@@ -32,12 +32,12 @@ class Ended:
     stderr: str
 
 
-def plain_environ() -> dict[str, str]:
-    """This environment without budgets, and without what an outer emuv-run put into it."""
-    environ = dict(os.environ)
+def plain_environ(given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment without budgets, and without what an outer emuv-run put into it."""
+    environ = dict(os.environ if given is None else given)
     kept = ["EMUV_SIM_", "EMUV_RUNTIME_DIR"]
     if not _launch.is_nested(environ):
-        kept.append("EMUV_DRIVER")
+        kept += ["EMUV_DRIVER", "EMUV_NVML"]
     for name in list(environ):
         if name.startswith("EMUV_") and not name.startswith(tuple(kept)):
             del environ[name]

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from emuv_shim import _driver, _memory, _messages
+from emuv_shim import _driver, _memory, _messages, _nvml
 from emuv_shim._messages import printable
 from emuv_shim.commands import _children, _show
-from emuv_shim.commands.ps import devices_of, warn_of_skipped
+from emuv_shim.commands.ps import ask_nvml, devices_of, show_unmanaged, warn_of_skipped
 from emuv_shim.controller import Controller
 from emuv_shim.errors import CommandError
 
@@ -21,6 +21,7 @@ def gather(sim: bool) -> dict[str, Any]:
     """Everything that is shown, as schemas/info.schema.json has it."""
     environ = _children.plain_environ()
     driver: dict[str, Any] | None = None
+    found: _driver.Driver | None = None
     devices: list[dict[str, Any]] = []
     problem: str | None = None
     try:
@@ -39,8 +40,10 @@ def gather(sim: bool) -> dict[str, Any]:
             "version": answer.get("version"),
         }
     host = _memory.host_memory()
+    answered = ask_nvml(environ, found)
     controller = Controller()
     listing = controller.scan()
+    others = _nvml.unmanaged(answered, [process.pid for process in listing.processes])
     warn_of_skipped(listing)
     rows = [
         {
@@ -68,6 +71,7 @@ def gather(sim: bool) -> dict[str, Any]:
         else {"available_bytes": host.bytes, "limited_by": host.limited_by},
         "runtime_directory": str(controller.directory),
         "processes": rows,
+        "unmanaged": None if others is None else [row.to_json() for row in others],
     }
 
 
@@ -95,7 +99,18 @@ def _show_all(info: dict[str, Any]) -> None:
         )
     if not info["processes"]:
         _show.show_line(console, "no process runs under emuV")
-        return
+    else:
+        _show_processes(info)
+    show_unmanaged(
+        [
+            _nvml.Unmanaged(r["pid"], r["name"], r["nvml_index"], r["uuid"], r["used_bytes"])
+            for r in info["unmanaged"] or []
+        ]
+    )
+
+
+def _show_processes(info: dict[str, Any]) -> None:
+    brief = _show.brief
     made = _show.table(
         [">PID", "NAME…", ">GPU", ">BUDGET", "POLICY", ">ON DEVICE", ">ON HOST", "COMMAND…"]
     )

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`emuv ps`: the processes that run under emuV, a row for each device they use."""
+"""`emuv ps`: the processes that run under emuV, a row for each device they use.
+
+Below them the processes on the machine's cards that emuV does not manage, where NVML tells.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
 
 import click
 
-from emuv_shim import _messages
+from emuv_shim import _driver, _messages, _nvml
 from emuv_shim._messages import printable
 from emuv_shim.commands import _show
 from emuv_shim.controller import Controller, Listing, Process
+from emuv_shim.errors import CommandError
 from emuv_shim.stats import DeviceStats
 
 MOST_WARNINGS = 10
@@ -31,13 +37,40 @@ def devices_of(process: Process) -> list[DeviceStats]:
     return used or list(process.stats.devices[:1])
 
 
+def ask_nvml(environ: Mapping[str, str], driver: _driver.Driver | None) -> _nvml.Answer | None:
+    """Who is on the cards; None where there is no NVML. Ask before listing segments: a
+    process has its segment before it has anything on a card.
+    """
+    if driver is None and environ.get("EMUV_DRIVER") == _driver.sim_path():
+        driver = _driver.Driver(_driver.sim_path(), "EMUV_DRIVER", True)
+    try:
+        path = _driver.find_nvml(driver, environ)
+    except CommandError as error:
+        _messages.warning(error.message)
+        return None
+    return _nvml.ask(path, users=True)
+
+
+def show_unmanaged(rows: list[_nvml.Unmanaged] | None) -> None:
+    """A table of them, if there are any."""
+    if not rows:
+        return
+    made = _show.table([">PID", "NAME…", ">CARD", ">ON DEVICE", "BUDGET"])
+    for row in rows:
+        _show.row(
+            made, row.pid, row.name or "?", row.device, _show.brief(row.used_bytes), "not managed"
+        )
+    _show.show_table(made)
+
+
 @click.command(name="ps")
 @_show.json_option
 def command(as_json: bool) -> None:
-    """The processes that run under emuV.
+    """The processes that run under emuV, and who else is on the machine's cards.
 
     Segments of processes that have ended are removed on the way.
     """
+    answer = ask_nvml(os.environ, None)
     controller = Controller()
     removed = controller.clean()
     listing = dataclasses.replace(controller.scan(), removed=removed)
@@ -45,12 +78,19 @@ def command(as_json: bool) -> None:
         noun = "segment" if len(removed) == 1 else "segments"
         _messages.say(f"removed {len(removed)} stale {noun} of ended processes")
     warn_of_skipped(listing)
+    others = _nvml.unmanaged(answer, [process.pid for process in listing.processes])
     if as_json:
-        _show.emit_json(listing.to_json())
+        rows = None if others is None else [row.to_json() for row in others]
+        _show.emit_json({**listing.to_json(), "unmanaged": rows})
         return
-    if not listing.processes:
+    if listing.processes:
+        _show_managed(listing)
+    else:
         _messages.say("no process runs under emuV (one appears when it first uses CUDA)")
-        return
+    show_unmanaged(others)
+
+
+def _show_managed(listing: Listing) -> None:
     made = _show.table(
         [
             ">PID",

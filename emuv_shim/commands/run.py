@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import click
 
@@ -53,8 +54,14 @@ def _set_up(
     wants_sizes = any(
         (request.vram, request.virtual, environ.get("EMUV_VRAM"), environ.get("EMUV_VIRTUAL"))
     )
-    cards = _driver.card_bytes(driver, environ) if driver.is_sim or wants_sizes else []
-    budget = _launch.plan_budget(request, environ, cards)
+    machine_cards = _driver.machine_cards(driver, environ) if driver.is_sim or wants_sizes else []
+    cards = _driver.seen_bytes(machine_cards, environ)
+    # With no card known to be left, as with those of MIG, CUDA is the one to say so.
+    n_cards = len(cards) or None
+    named = None
+    if _launch.names_devices(request, environ):
+        named = _devices_by_uuid(request, environ, driver, n_cards)
+    budget = _launch.plan_budget(request, environ, cards, named)
     if budget.virtual is not None:
         host = _memory.host_memory()
         if host is not None:
@@ -77,7 +84,38 @@ def _set_up(
         libemuv_nvml=libemuv_nvml if os.path.exists(libemuv_nvml) else None,
         auditor=_driver.auditor_path(),
     )
-    return _launch.make_plan(request, environ, path, budget, machine, len(cards) or None)
+    return _launch.make_plan(request, environ, path, budget, machine, n_cards)
+
+
+def _devices_by_uuid(
+    request: _launch.Request,
+    environ: Mapping[str, str],
+    driver: _driver.Driver,
+    n_cards: int | None,
+) -> Callable[[str], int]:
+    """Finds ordinals as the program will count them: CUDA itself is asked, by a child.
+
+    Nothing else knows its order, nor the instances of MIG.
+    """
+    from emuv_shim.commands import _children
+
+    visible = _launch.visible_devices(request, environ, n_cards)
+    visible = visible if visible is not None else environ.get("CUDA_VISIBLE_DEVICES")
+    seen = _children.plain_environ(environ)
+    if visible is not None:
+        seen["CUDA_VISIBLE_DEVICES"] = visible
+    answer = _children.ask_cards(driver.path, seen)
+    problem = answer["problem"]
+    if problem is None and answer["code"] != 0:
+        problem = f"cuInit answered {answer['code']}"
+    if problem is not None:
+        raise CommandError(
+            f"a size names a device by its UUID, and the driver did not tell theirs: {problem}",
+            "name devices by their numbers: 0=4GiB,1=8GiB",
+            exit_code=NO_SETUP,
+        )
+    uuids = [row["uuid"] for row in answer["devices"]]
+    return partial(_launch.device_named, uuids=uuids, visible=visible)
 
 
 def _clean_where_many(directory: str) -> None:
@@ -185,7 +223,11 @@ def _run_with_stats(
         "max_content_width": 100,
     },
 )
-@click.option("--vram", metavar="SIZE", help="Physical budget: 6GiB, 50%, 0=4GiB,1=8GiB, none.")
+@click.option(
+    "--vram",
+    metavar="SIZE",
+    help="Physical budget: 6GiB, 50%, 0=4GiB,1=8GiB or by UUID (GPU-1234=4GiB), none.",
+)
 @click.option(
     "--virtual", metavar="SIZE|1.5x", help="Extra bytes in host RAM, or a multiple of the vram."
 )

@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 
-from emuv_shim import _driver
+from emuv_shim import _driver, _nvml
 from emuv_shim.errors import CommandError
+from tests.conftest import SIMULATOR
 
 
 def library(path: Path, *, elf_class: int = 2, machine: int | None = None, kind: int = 3) -> Path:
@@ -176,32 +178,82 @@ def test_ldconfig_output_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 class TestCards:
     SIM = _driver.Driver("/sim", "--sim", True)
+    REAL = _driver.Driver("/real", "x", False)
+
+    def seen(self, environ: dict[str, str]) -> list[int]:
+        return _driver.seen_bytes(_driver.machine_cards(self.SIM, environ), environ)
 
     def test_defaults_and_choice(self) -> None:
-        assert _driver.card_bytes(self.SIM, {}) == [8 << 30]
+        assert self.seen({}) == [8 << 30]
         environ = {"EMUV_SIM_VRAM": str(256 << 20), "EMUV_SIM_DEVICES": "3"}
-        assert _driver.card_bytes(self.SIM, environ) == [256 << 20] * 3
+        assert self.seen(environ) == [256 << 20] * 3
+
+    @pytest.mark.parametrize(
+        ("visible", "count"), [("2,0", 2), ("GPU-22", 1), ("0,7,1", 1), ("", 0), ("MIG-1", 0)]
+    )
+    def test_cuda_visible_devices(self, visible: str, count: int) -> None:
+        environ = {"EMUV_SIM_DEVICES": "3", "CUDA_VISIBLE_DEVICES": visible}
+        assert len(self.seen(environ)) == count
 
     @pytest.mark.parametrize("text", ["8GiB", "-1", "0", "1.5", " 1", "٣", "9" * 30])
     @pytest.mark.parametrize("name", ["EMUV_SIM_VRAM", "EMUV_SIM_DEVICES"])
     def test_what_the_sim_would_not_read_is_refused(self, name: str, text: str) -> None:
         with pytest.raises(CommandError, match=name) as caught:
-            _driver.card_bytes(self.SIM, {name: text})
+            _driver.machine_cards(self.SIM, {name: text})
         assert caught.value.exit_code == 125
 
     def test_nvml_that_hangs_costs_a_bounded_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import threading
 
         release = threading.Event()
-        monkeypatch.setattr(_driver, "_ask_nvml", lambda: [1] if release.wait(20) else [])
+        monkeypatch.setattr(_nvml, "_ask", lambda path, users: release.wait(20))
         try:
-            assert _driver.nvml_cards(wait_s=0.05) == []
+            assert _nvml.ask("/nvml", wait_s=0.05) is None
         finally:
             release.set()
 
     def test_mig_slices_are_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_driver, "nvml_cards", lambda: [80 << 30])
-        real = _driver.Driver("/real", "x", False)
+        cards = (_nvml.Card(0, "GPU-1", "a", 80 << 30), _nvml.Card(1, "GPU-2", "b", 40 << 30))
+        monkeypatch.setattr(_driver, "find_nvml", lambda driver, environ: "/nvml")
+        monkeypatch.setattr(_nvml, "ask", lambda path: _nvml.Answer(cards, False))
+        found = _driver.machine_cards(self.REAL, {})
 
-        assert _driver.card_bytes(real, {"CUDA_VISIBLE_DEVICES": "MIG-1234"}) == []
-        assert _driver.card_bytes(real, {}) == [80 << 30]
+        assert _driver.seen_bytes(found, {"CUDA_VISIBLE_DEVICES": "MIG-1234"}) == []
+        assert _driver.seen_bytes(found, {}) == [80 << 30, 40 << 30]
+        assert _driver.seen_bytes(found, {"CUDA_VISIBLE_DEVICES": "GPU-2"}) == [40 << 30]
+
+    def test_the_stand_in_is_not_believed_about_a_real_card(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beside = str(SIMULATOR.parent / _driver.NVML_SONAME)
+        monkeypatch.setattr(_driver, "find_nvml", lambda driver, environ: beside)
+        answer = _nvml.ask(beside)
+        assert answer is not None and answer.simulated and answer.cards[0].uuid[:6] == "GPU-00"
+        assert _driver.machine_cards(self.REAL, {}) == []
+
+
+class TestNvml:
+    def test_the_simulated_machines_is_beside_its_driver(self) -> None:
+        sim = _driver.Driver(str(SIMULATOR), "--sim", True)
+        assert _driver.find_nvml(sim, {}) == str(SIMULATOR.parent / _driver.NVML_SONAME)
+
+    def test_a_real_drivers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_driver, "_from_ldconfig", lambda soname: [])
+        monkeypatch.setattr(_driver, "_STANDARD", ())
+        monkeypatch.setattr(sys.implementation, "_multiarch", "", raising=False)
+        driver = _driver.Driver(str(tmp_path / "libcuda.so.1"), "x", False)
+        sims = {"LD_LIBRARY_PATH": str(SIMULATOR.parent)}
+        ours = str(Path(_driver.libemuv_nvml_path()))
+        # None, the simulated machine's, and emuV's own: there is none.
+        assert _driver.find_nvml(driver, {}) is None
+        assert _driver.find_nvml(driver, sims) is None
+        assert _driver.find_nvml(driver, {"EMUV_NVML": str(SIMULATOR.parent / _driver.NVML_SONAME)}) is None  # noqa: E501
+        beside = tmp_path / _driver.NVML_SONAME
+        shutil.copy(SIMULATOR, beside)
+        assert _driver.find_nvml(driver, sims) == str(beside)
+        assert _driver.find_nvml(None, {"LD_LIBRARY_PATH": str(tmp_path)}) == str(beside)
+        assert _driver.find_nvml(None, {"EMUV_NVML": str(beside)}) == str(beside)
+        for bad in (ours, "/nonexistent", "relative.so"):
+            with pytest.raises(CommandError, match="EMUV_NVML=") as caught:
+                _driver.find_nvml(driver, {"EMUV_NVML": bad})
+            assert caught.value.exit_code == 125

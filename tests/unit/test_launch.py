@@ -197,8 +197,9 @@ class TestSyntax:
 class TestDevice:
     def test_device_counts_within_what_was_given(self) -> None:
         assert _launch.visible_devices(request(device=1), {}) == "1"
-        environ = {"CUDA_VISIBLE_DEVICES": "4, GPU-abc"}
+        environ = {"CUDA_VISIBLE_DEVICES": "GPU-4, GPU-abc"}
         assert _launch.visible_devices(request(device=1), environ) == "GPU-abc"
+        assert _launch.visible_devices(request(device=1), {"CUDA_VISIBLE_DEVICES": "4,2"}) == "2"
         assert _launch.visible_devices(request(), environ) is None
 
     def test_device_that_is_not_there(self) -> None:
@@ -207,8 +208,13 @@ class TestDevice:
         )
         none = failure(_launch.visible_devices, request(device=0), {"CUDA_VISIBLE_DEVICES": ""})
         of_machine = failure(_launch.visible_devices, request(device=1), {}, 1)
+        # An index beyond the machine's cards ends the list: CUDA sees one device.
+        environ = {"CUDA_VISIBLE_DEVICES": "0,9"}
+        ended = failure(_launch.visible_devices, request(device=1), environ, 1)
+        twice = failure(_launch.visible_devices, request(device=0), {"CUDA_VISIBLE_DEVICES": "1,1"})
 
         assert beyond.exit_code == none.exit_code == of_machine.exit_code == 125
+        assert ended.exit_code == twice.exit_code == 125
         assert "0,1" in beyond.message
 
     def test_size_for_another_device_than_the_one_seen(self) -> None:
@@ -367,3 +373,55 @@ class TestHost:
         _launch.check_host(budget(vram="1GiB", virtual="16GiB"), 16 * GIB)
         _launch.check_host(budget(vram="1GiB", virtual="64GiB"), None)
         _launch.check_host(budget(vram="64GiB"), 1)
+
+
+class TestDevicesByUuid:
+    UUIDS = ("00e34d75-5673-416d-8a1c-0d2f5b9764c8", "00ff0000-5673-416d-8a1c-0d2f5b9764c8")
+
+    def named(self, name: str) -> int:
+        return _launch.device_named(name, self.UUIDS, None)
+
+    def test_sizes_name_devices(self) -> None:
+        request_ = request(vram="GPU-00FF=2GiB,GPU-00e3=1GiB", virtual="GPU-00ff=50%")
+        assert _launch.names_devices(request_, {})
+        made = _launch.plan_budget(request_, {}, (8 * GIB, 8 * GIB), self.named)
+
+        assert made.vram.to_env() == f"0={GIB},1={2 * GIB}"
+        assert made.virtual is not None and made.virtual.to_env() == f"1={4 * GIB}"
+
+    @pytest.mark.parametrize(("name", "how"), [("GPU-00", "is several"), ("GPU-7", "is none")])
+    def test_one_that_is_not_there(self, name: str, how: str) -> None:
+        request_ = request(vram=f"{name}=2GiB")
+        _launch.check_syntax(request_, {})
+        error = failure(_launch.plan_budget, request_, {}, (8 * GIB,), self.named)
+
+        assert error.exit_code == 125
+        assert f'"{name}", which {how}' in error.message
+        assert error.hint is not None and f"GPU-{self.UUIDS[1]}" in error.hint
+
+    @pytest.mark.parametrize(
+        "text", ["GPU-=1G", "GPU-xyz=1G", "gpu-12=1G", "GPU-12=", "GPU-12", "MIG-GPU-12/1/0=1G",
+                 "GPU-12=1G,GPU-12=2G", "GPU-12=1G,gpu=2G"],
+    )  # fmt: skip
+    def test_bad_names_are_usage(self, text: str) -> None:
+        assert failure(_launch.check_syntax, request(vram=text), {}).exit_code == 2
+
+    def test_the_same_device_by_two_names_is_usage(self) -> None:
+        for text in ("GPU-00e3=1G,0=2G", "GPU-00e3=1G,GPU-00e34=2G"):
+            error = failure(
+                _launch.plan_budget, request(vram=text), {}, (8 * GIB, 8 * GIB), self.named
+            )
+            assert error.exit_code == 2
+            assert "device 0 is named twice" in error.message
+
+    def test_instances_of_mig(self) -> None:
+        whole = f"MIG-{self.UUIDS[0]}"
+        old = f"MIG-GPU-{self.UUIDS[0]}/1/0"
+        assert _launch.device_named("MIG-00e3", self.UUIDS[:1], whole) == 0
+        assert _launch.device_named(old, self.UUIDS[:1], old) == 0
+        error = failure(_launch.device_named, old, self.UUIDS[:1], whole)
+        assert error.exit_code == 125 and error.hint == f"it sees {whole}"
+        made = _launch.plan_budget(
+            request(vram=f"{old}=1G"), {}, (), lambda name: _launch.device_named(name, ("x",), old)
+        )
+        assert made.vram.to_env() == f"0={GIB}"
