@@ -70,9 +70,14 @@ void sim_unpin(sim_range_t *range)
 sim_memory_t sim_memory_at(uint64_t address)
 {
 	const sim_range_t *range = sim_range_find((uintptr_t)address);
+	sim_mapping_t mapping;
 
 	if (!range)
 		return SIM_MEMORY_PAGEABLE;
+	if (range->kind == SIM_RANGE_RESERVED &&
+	    sim_vmm_mapping(range, (uintptr_t)address, 0, &mapping) &&
+	    mapping.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+		return SIM_MEMORY_PINNED;
 	return range->kind == SIM_RANGE_HOST	? SIM_MEMORY_PINNED :
 	       range->kind == SIM_RANGE_MANAGED ? SIM_MEMORY_MANAGED :
 						  SIM_MEMORY_DEVICE;

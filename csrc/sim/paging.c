@@ -93,18 +93,43 @@ static CUdevice home_of(const sim_range_t *range, uint64_t address)
 	return -1;
 }
 
+static void touch_plain(const sim_context_t *context, CUdevice home, uint64_t bytes, sim_use_t use,
+			sim_cost_t *cost)
+{
+	if (home == context->device)
+		cost->vram_bytes += bytes;
+	else if (use == SIM_USE_WRITE)
+		cost->to_host[SIM_CAUSE_COPY] += bytes;
+	else
+		cost->to_device[SIM_CAUSE_COPY] += bytes;
+}
+
+/* Mappings side by side: some may be of host memory. */
+static void touch_mapped(const sim_context_t *context, const sim_range_t *range, uint64_t address,
+			 size_t span, uint64_t bytes, sim_use_t use, sim_cost_t *cost)
+{
+	uint64_t end = address + span;
+	sim_mapping_t mapping;
+	for (uint64_t at = address, next; at < end; at = next) {
+		bool mapped = sim_vmm_mapping(range, (uintptr_t)at, context->device, &mapping);
+		next = mapped && mapping.start + mapping.bytes < end ? mapping.start + mapping.bytes
+								     : end;
+		touch_plain(context, home_of(range, at),
+			    share(bytes, next - address, span) - share(bytes, at - address, span),
+			    use, cost);
+	}
+}
+
 void sim_touch(const sim_context_t *context, uint64_t address, size_t span, uint64_t bytes,
 	       sim_use_t use, sim_cost_t *cost)
 {
 	const sim_range_t *range = sim_range_find((uintptr_t)address);
 	if (range && range->managed)
 		touch_managed(context, range, (uintptr_t)address, span, bytes, use, cost);
-	else if (home_of(range, address) == context->device)
-		cost->vram_bytes += bytes;
-	else if (use == SIM_USE_WRITE)
-		cost->to_host[SIM_CAUSE_COPY] += bytes;
+	else if (range && range->kind == SIM_RANGE_RESERVED)
+		touch_mapped(context, range, address, span, bytes, use, cost);
 	else
-		cost->to_device[SIM_CAUSE_COPY] += bytes;
+		touch_plain(context, home_of(range, address), bytes, use, cost);
 }
 
 /* ---- launches ---- */

@@ -72,6 +72,9 @@ static void vmm_settle(vmm_t *vmm)
 
 /* ---- what may be created ---- */
 
+/* The one node of the simulated machine (CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID). */
+#define HOST_NODE 0
+
 static CUresult prop_check(const CUmemAllocationProp *prop)
 {
 	if (!prop || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
@@ -81,12 +84,11 @@ static CUresult prop_check(const CUmemAllocationProp *prop)
 		if (prop->location.id < 0 || prop->location.id >= sim_device_count)
 			return CUDA_ERROR_INVALID_DEVICE;
 		return CUDA_SUCCESS;
-	case CU_MEM_LOCATION_TYPE_HOST:
-	case CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT:
-		return CUDA_SUCCESS;
+	case CU_MEM_LOCATION_TYPE_HOST: /* of which nothing can be exported */
+		return prop->requestedHandleTypes ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 	case CU_MEM_LOCATION_TYPE_HOST_NUMA:
-		return prop->location.id < 0 ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
-	default:
+		return prop->location.id == HOST_NODE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+	default: /* HOST_NUMA_CURRENT too: a handle has a node by its number, or none */
 		return CUDA_ERROR_INVALID_VALUE;
 	}
 }
@@ -133,6 +135,7 @@ vmm_t *sim_vmm_new(size_t bytes, const CUmemAllocationProp *prop, int own)
 	}
 	handle->vmm = vmm;
 	vmm->prop = *prop;
+	vmm->prop.allocFlags.compressionType = 0; /* a hint; this card compresses nothing */
 	vmm->bytes = bytes;
 	vmm->references = 1;
 	vmm->handle = handle;
@@ -469,6 +472,19 @@ static void map_protect(const map_t *map)
 	mprotect((void *)map->start, map->bytes, protection);
 }
 
+/* Device memory has no access from the host, and only a node's memory from a node. */
+static bool may_access(const vmm_t *vmm, CUmemLocationType from)
+{
+	switch (from) {
+	case CU_MEM_LOCATION_TYPE_HOST:
+		return !on_card(vmm);
+	case CU_MEM_LOCATION_TYPE_HOST_NUMA:
+		return vmm->prop.location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA;
+	default:
+		return true;
+	}
+}
+
 SIM_API(cuMemSetAccess, CUdeviceptr address, size_t bytes, const CUmemAccessDesc *desc, size_t count)
 {
 	SIM_ENTER(cuMemSetAccess);
@@ -485,9 +501,7 @@ SIM_API(cuMemSetAccess, CUdeviceptr address, size_t bytes, const CUmemAccessDesc
 	size_t first = 0, maps = whole_maps(range, (uintptr_t)address, bytes, &first);
 	for (size_t i = first; i < first + maps; i++)
 		for (size_t k = 0; k < count; k++)
-			if (desc[k].location.type != CU_MEM_LOCATION_TYPE_DEVICE &&
-			    on_card(range->maps->map[i].vmm))
-				good = false; /* device memory has no access from the host */
+			good = good && may_access(range->maps->map[i].vmm, desc[k].location.type);
 	for (size_t i = first; i < first + maps && good; i++) {
 		map_t *map = &range->maps->map[i];
 		for (size_t k = 0; k < count; k++) {
