@@ -82,7 +82,7 @@ static bool on_card(enum fake_kind kind)
 
 void fake_drop(fake_object_t *o)
 {
-	fake.physical[o->device] -= on_card(o->kind) ? o->bytes : o->resident;
+	fake.physical[o->device] -= on_card(o->kind) && !o->on_host ? o->bytes : o->resident;
 	o->kind = FAKE_NOTHING;
 }
 
@@ -164,6 +164,7 @@ void fake_reset(uint64_t card, uint64_t context)
 	fake_depth = 0;
 	fake_capture(false);
 	fake.pitch_alignment = 512;
+	fake.host = (fake_host_t){ .node = true, .node_id = 1, .granularity = MIB(2) };
 	fake_hold(false);
 	fake_fail(0, CUDA_SUCCESS);
 }
@@ -181,7 +182,8 @@ void fake_state(fake_state_t *state)
 	LOCK();
 	for (size_t i = 0; i < FAKE_OBJECTS; i++) {
 		state->objects[fake.objects[i].kind] += fake.objects[i].kind != FAKE_NOTHING;
-		if (fake.objects[i].kind == FAKE_MANAGED)
+		if (fake.objects[i].kind == FAKE_MANAGED ||
+		    (fake.objects[i].kind == FAKE_VMM && fake.objects[i].on_host))
 			state->managed[fake.objects[i].device] += fake.objects[i].bytes;
 	}
 	memcpy(state->physical, fake.physical, sizeof fake.physical);
@@ -208,6 +210,11 @@ void fake_hold(bool held)
 void fake_capture(bool capturing)
 {
 	__atomic_store_n(&fake.capturing, capturing, __ATOMIC_RELAXED);
+}
+
+void fake_host(const fake_host_t *host)
+{
+	fake.host = *host;
 }
 
 void fake_pitch(uint64_t alignment)

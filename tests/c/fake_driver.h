@@ -27,8 +27,17 @@ enum fake_kind {
 typedef struct {
 	uint64_t objects[FAKE_KINDS];
 	uint64_t physical[FAKE_DEVICES]; /* bytes on the device, contexts included */
-	uint64_t managed[FAKE_DEVICES];
+	uint64_t managed[FAKE_DEVICES]; /* and handles of host memory, as device 0's */
 } fake_state_t;
+
+/* What the driver has of handles of host memory. */
+typedef struct {
+	bool unasked; /* it does not know the attributes: CUDA 12.2 to 12.8 */
+	bool node, host;
+	int node_id;  /* the one that it takes */
+	uint64_t granularity;
+	CUresult shared; /* what a handle of the node with handle types gets; 0: it is made */
+} fake_host_t;
 
 /* An empty driver whose cards have `card` bytes; a context takes `context` of them. */
 void fake_reset(uint64_t card, uint64_t context);
@@ -43,6 +52,8 @@ const char *fake_struck(void);
 void fake_hold(bool held);
 /* Streams are being captured. */
 void fake_capture(bool capturing);
+/* At first: node 1, of 2 MiB, that can be shared. */
+void fake_host(const fake_host_t *host);
 /* Bytes that one row of a pitched allocation is padded to; 512 at first. */
 void fake_pitch(uint64_t alignment);
 /* Bytes of the managed range at `address` that are on its device. */

@@ -21,6 +21,7 @@ typedef struct {
 	uint64_t address;      /* mapping: where */
 	unsigned int handles, mappings;
 	bool prefers_host, accessed;
+	bool on_host; /* a handle of host memory */
 } fake_object_t;
 
 typedef struct {
@@ -31,6 +32,7 @@ typedef struct {
 	CUcontext primary[FAKE_DEVICES];
 	unsigned int primary_references[FAKE_DEVICES];
 	bool held, capturing; /* atomic */
+	fake_host_t host;
 } fake_t;
 extern fake_t fake;
 extern _Thread_local CUcontext fake_stack[8];

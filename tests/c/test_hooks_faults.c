@@ -19,6 +19,12 @@ static const CUmemAllocationProp vmm_prop = {
 	.type = CU_MEM_ALLOCATION_TYPE_PINNED,
 	.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
 };
+static const CUmemAllocationProp shared_prop = {
+	.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+	.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
+	.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+	.allocFlags = { .gpuDirectRDMACapable = 1 },
+};
 static const CUmemPoolProps pool_prop = {
 	.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
 	.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
@@ -33,7 +39,7 @@ static CUdeviceptr address, filler;
 static CUdeviceptr_v1 address_v1;
 static CUarray array;
 static CUmipmappedArray mipmap;
-static CUmemGenericAllocationHandle handle, retained;
+static CUmemGenericAllocationHandle handle, retained, first_handle;
 static CUmemoryPool pool;
 #define MAP_AT UINT64_C(0x10000000)
 
@@ -110,6 +116,29 @@ static void with_mapping(void)
 {
 	with_handle();
 	CHECK_EQ(hook_cuMemMap(MAP_AT, MIB(8), 0, handle, 0), 0);
+}
+
+/* Past the budget: of host memory. */
+static void with_spilled_handle(void)
+{
+	nearly_full();
+	CHECK_EQ(hook_cuMemCreate(&handle, MIB(40), &shared_prop, 0), 0);
+	CHECK_EQ(books(0).managed, MIB(40));
+}
+
+static void with_spilled_mapping(void)
+{
+	with_spilled_handle();
+	CHECK_EQ(hook_cuMemMap(MAP_AT, MIB(24), MIB(8), handle, 0), 0);
+	CHECK_EQ(hook_cuMemMap(MAP_AT + MIB(24), MIB(40), 0, handle, 0), 0);
+}
+
+/* The card has 256 MiB, of which another process has taken most. */
+static void with_full_card(void)
+{
+	fake_reset(MIB(64), 0);
+	with_context();
+	CHECK_EQ(hook_cuMemCreate(&first_handle, MIB(60), &vmm_prop, 0), 0);
 }
 
 static void with_primary(void)
@@ -194,6 +223,49 @@ static CUresult alloc_pool_large(void)
 static CUresult create_pool(void) { return hook_cuMemPoolCreate(&pool, &pool_prop); }
 static CUresult destroy_pool(void) { return hook_cuMemPoolDestroy(pool); }
 static CUresult create_vmm(void) { return hook_cuMemCreate(&handle, MIB(8), &vmm_prop, 0); }
+static CUresult create_large(void) { return hook_cuMemCreate(&handle, MIB(40), &shared_prop, 0); }
+
+static CUresult create_unshared(void)
+{
+	fake_host(&(fake_host_t){ .node = true, .granularity = MIB(2),
+				  .shared = CUDA_ERROR_NOT_SUPPORTED });
+	return create_large();
+}
+
+static CUresult create_on_host(void)
+{
+	fake_host(&(fake_host_t){ .unasked = false, .host = true, .granularity = MIB(2) });
+	return create_large();
+}
+
+static CUresult unmap_two(void) { return hook_cuMemUnmap(MAP_AT, MIB(64)); }
+
+static CUresult ask_pointer(void)
+{
+	unsigned int type = 0;
+	CUresult result = hook_cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+						     MAP_AT + MIB(30));
+
+	CHECK(result || type == CU_MEMORYTYPE_DEVICE);
+	return result;
+}
+
+static CUresult ask_properties(void)
+{
+	CUmemAllocationProp prop = { 0 };
+	CUresult result = hook_cuMemGetAllocationPropertiesFromHandle(&prop, handle);
+
+	CHECK(result || prop.location.type == CU_MEM_LOCATION_TYPE_DEVICE);
+	return result;
+}
+
+static CUresult ask_granularity(void)
+{
+	size_t granularity;
+
+	return hook_cuMemGetAllocationGranularity(&granularity, &vmm_prop, 0);
+}
+
 static CUresult map(void) { return hook_cuMemMap(MAP_AT, MIB(8), 0, handle, 0); }
 static CUresult unmap(void) { return hook_cuMemUnmap(MAP_AT, MIB(8)); }
 static CUresult release(void) { return hook_cuMemRelease(handle); }
@@ -240,10 +312,45 @@ static void drop_handle(void)
 	CHECK_EQ(hook_cuMemRelease(handle), 0);
 }
 
+static void drop_both(void)
+{
+	drop_handle();
+	CHECK_EQ(books(0).device, MIB(60));
+	CHECK_EQ(hook_cuMemRelease(first_handle), 0);
+}
+
+static void drop_spilled_mapping(void)
+{
+	drop_handle();
+	CHECK_EQ(books(0).managed, MIB(40)); /* its mappings hold it */
+	CHECK_EQ(unmap_two(), 0);
+	CHECK_EQ(books(0).managed, 0);
+}
+
+static void drop_spilled_retained(void)
+{
+	CHECK_EQ(retained, handle);
+	CHECK_EQ(hook_cuMemRelease(retained), 0);
+	drop_spilled_mapping();
+}
+
+static void drop_spilled_released(void)
+{
+	CHECK_EQ(books(0).managed, MIB(40));
+	CHECK_EQ(unmap_two(), 0);
+}
+
 static void drop_mapping(void)
 {
 	CHECK_EQ(hook_cuMemRelease(handle), 0);
 	CHECK_EQ(books(0).device, MIB(8)); /* the mapping still holds it */
+	CHECK_EQ(hook_cuMemUnmap(MAP_AT, MIB(8)), 0);
+}
+
+static void drop_spilled_map(void)
+{
+	drop_handle();
+	CHECK_EQ(books(0).managed, MIB(40));
 	CHECK_EQ(hook_cuMemUnmap(MAP_AT, MIB(8)), 0);
 }
 
@@ -292,6 +399,20 @@ static const struct {
 	{ "cuMemPoolCreate", with_context, create_pool, drop_empty_pool },
 	{ "cuMemPoolDestroy", with_pool, destroy_pool, nothing },
 	{ "cuMemCreate", with_context, create_vmm, drop_handle },
+	{ "cuMemCreate, spilled", nearly_full, create_large, drop_handle },
+	{ "cuMemCreate, spilled and not to be shared", nearly_full, create_unshared, drop_handle },
+	{ "cuMemCreate, spilled to the host", nearly_full, create_on_host, drop_handle },
+	{ "cuMemCreate, card full", with_full_card, create_large, drop_both },
+	{ "cuMemMap, spilled", with_spilled_handle, map, drop_spilled_map },
+	{ "cuMemUnmap, spilled, of two", with_spilled_mapping, unmap_two, drop_handle },
+	{ "cuMemRelease, spilled and mapped", with_spilled_mapping, release, drop_spilled_released },
+	{ "cuMemRelease, spilled", with_spilled_handle, release, nothing },
+	{ "cuMemRetainAllocationHandle, spilled", with_spilled_mapping, retain_handle,
+	  drop_spilled_retained },
+	{ "cuPointerGetAttribute, spilled", with_spilled_mapping, ask_pointer, drop_spilled_mapping },
+	{ "cuMemGetAllocationPropertiesFromHandle, spilled", with_spilled_handle, ask_properties,
+	  drop_handle },
+	{ "cuMemGetAllocationGranularity", with_context, ask_granularity, nothing },
 	{ "cuMemMap", with_handle, map, drop_mapping },
 	{ "cuMemUnmap", with_mapping, unmap, drop_handle },
 	{ "cuMemRelease, mapped", with_mapping, release, drop_released },

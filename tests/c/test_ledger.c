@@ -292,6 +292,58 @@ static void kinds_do_not_collide(void)
 	emuv_ledger_free(&ledger);
 }
 
+/* Mappings of several sizes, in and out at random, with gaps: every address finds its own. */
+static void mappings_by_address(void)
+{
+	enum { PLACES = 4000 };
+	static uint64_t sizes[PLACES]; /* in units of the stride; 0: nothing is there */
+	const uint64_t base = UINT64_C(0x7f0000000000), stride = MIB(2);
+	emuv_ledger_t ledger = { 0 };
+	uint64_t random = 99;
+
+	CHECK(!emuv_ledger_mapping(&ledger, base));
+	for (int step = 0; step < 60000; step++) {
+		size_t i = random_below(&random, PLACES);
+		uint64_t key = base + i * stride;
+		emuv_entry_t entry = entry_of(EMUV_KIND_VMM_MAPPING, key, 0);
+		const emuv_entry_t *found;
+		size_t own = i;
+
+		/* Other kinds at the same addresses are in nobody's way. */
+		if (step % 7 == 0 && !emuv_ledger_find(&ledger, EMUV_KIND_ARRAY, key))
+			put(&ledger, EMUV_KIND_ARRAY, key, stride);
+		if (sizes[i]) {
+			CHECK(emuv_ledger_take(&ledger, EMUV_KIND_VMM_MAPPING, key, &entry));
+			CHECK_EQ(entry.bytes, sizes[i] * stride);
+			sizes[i] = 0;
+		} else if (step < 50000) {
+			bool room = true;
+
+			/* A mapping lies over nobody's. */
+			sizes[i] = 1 + random_below(&random, 3);
+			for (size_t k = i < 3 ? 0 : i - 3; k < i; k++)
+				room = room && k + sizes[k] <= i;
+			for (size_t k = i + 1; k < i + sizes[i]; k++)
+				room = room && k < PLACES && !sizes[k];
+			if (!room) {
+				sizes[i] = 0;
+				continue;
+			}
+			put(&ledger, EMUV_KIND_VMM_MAPPING, key, sizes[i] * stride);
+		}
+		i = own = random_below(&random, PLACES);
+		while (own && i - own < 3 && !(sizes[own] && own + sizes[own] > i))
+			own--;
+		found = emuv_ledger_mapping(&ledger, base + i * stride + random_below(&random, stride));
+		CHECK_EQ(found != NULL, sizes[own] && own + sizes[own] > i);
+		if (found)
+			CHECK_EQ(found->key, base + own * stride);
+	}
+	CHECK(!emuv_ledger_mapping(&ledger, base - 1));
+	CHECK(!emuv_ledger_mapping(&ledger, base + PLACES * stride + MIB(8)));
+	emuv_ledger_free(&ledger);
+}
+
 int main(void)
 {
 	static const uint64_t strides[] = { 1, 16, 512, 4096, MIB(2), UINT64_C(1) << 32 };
@@ -305,5 +357,6 @@ int main(void)
 	promises();
 	same_tag();
 	kinds_do_not_collide();
+	mappings_by_address();
 	return 0;
 }
