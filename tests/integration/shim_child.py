@@ -206,8 +206,9 @@ def routes(d: Driver) -> dict[str, Callable[[], Route]]:
     }  # fmt: skip
 
 
-# Routes whose memory can be managed instead.
+# Routes whose memory can be on the host instead.
 SPILLING = (
     "cuMemAlloc_v2", "cuMemAllocPitch_v2", "cuMemAllocManaged", "cuMemAllocAsync",
     "cuMemAllocAsync_ptsz", "cuMemAllocFromPoolAsync", "cuMemAllocFromPoolAsync_ptsz",
+    "cuMemCreate",
 )  # fmt: skip
