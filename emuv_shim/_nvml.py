@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the machine's NVML says of its cards and of who uses them.
 
-It is opened by its path in the loader's own way, so that under an emuv-run of this very
-process it is the machine's word and not the budget's. It is asked in a thread with a
+It is opened past emuV's own, so that under an emuv-run of this very process it is the
+machine's word and not the budget's. It is asked in a thread with a
 time limit: a driver in trouble may never answer, and what it says is worth a better
 message, not more.
 """
@@ -76,13 +76,9 @@ class _NvmlError(Exception):
 
 
 def _open(path: str) -> Any:
-    """The library past every dlopen hook. Raises OSError."""
-    libc = ctypes.CDLL(None)
-    libc.dlmopen.restype = ctypes.c_void_p
-    handle = libc.dlmopen(0, os.fsencode(path), os.RTLD_NOW)  # 0: LM_ID_BASE
-    if not handle:
-        raise OSError(f"{path} cannot be loaded")
-    return ctypes.CDLL(path, handle=handle)
+    """The library past emuV's hooks, by its own spelling (csrc/common/emuv_library_name.h)."""
+    folder, _, name = path.rpartition("/")
+    return ctypes.CDLL(f"{folder}/.//./{name}")
 
 
 def _must(code: int) -> None:

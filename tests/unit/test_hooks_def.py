@@ -218,5 +218,5 @@ def test_the_library_exports_each_driver_function_once(libemuv: Path) -> None:
     assert sorted(set(exported)) == sorted(exported)
     driver_functions = {name for name in exported if name.startswith("cu")}
     assert driver_functions == driver().keys()
-    # Beside the driver's own names: the dlopen hook, and emuv_reports.h for emuV's NVML.
-    assert set(exported) - driver_functions == {"dlopen", "emuv_reports"}
+    # Beside the driver's own names: the loader's hooks, and emuv_reports.h for emuV's NVML.
+    assert set(exported) - driver_functions == {"dlopen", "dlmopen", "emuv_reports"}
