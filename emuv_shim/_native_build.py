@@ -73,6 +73,7 @@ typedef struct {
     uint64_t pinned_bytes;
     uint64_t clipped_calls;
     uint64_t clipped_bytes;
+    uint64_t movable_bytes;
     uint64_t calls[...];
     ...;
 } emuv_device_counters_t;

@@ -242,6 +242,7 @@ class View:
             pinned_bytes=int(row.pinned_bytes),
             clipped_calls=int(row.clipped_calls),
             clipped_bytes=int(row.clipped_bytes),
+            movable_bytes=int(row.movable_bytes),
         )
 
 

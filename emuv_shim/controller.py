@@ -112,12 +112,13 @@ class DeviceChange:
     """One device's budget before and after, and what it did not bring back.
 
     ``demotable_bytes`` is what emuV may move to the host to get under the new
-    vram: the part of the promoted bytes that lies above it.
+    vram: the part of the promoted bytes, and of the program's own managed
+    memory, that lies above it.
     ``unreclaimed_bytes`` is what lies above the new vram even then, in plain
     device memory and contexts: only the program can free that.  With
     ``physical = device + promoted + overhead`` and ``over = max(0, physical −
-    vram)``: ``demotable = min(over, promoted)``, ``unreclaimed = over −
-    demotable``.  Both are 0 without a limit, and both are of the moment at
+    vram)``: ``demotable = min(over, promoted + movable)``, ``unreclaimed =
+    over − demotable``.  Both are 0 without a limit, and both are of the moment at
     which the change had been written (and taken up, where that was waited for).
     """
 
@@ -494,7 +495,7 @@ def _outcome(before: Stats, after: Stats, device: int, new: Budget) -> DeviceCha
     old = Budget._as_found(was.vram_bytes, was.virtual_bytes, before.policy)
     vram = new.vram_bytes
     over = 0 if vram is None else max(0, row.physical_bytes - vram)
-    demotable = min(over, row.promoted_bytes)
+    demotable = min(over, row.promoted_bytes + row.movable_bytes)
     return DeviceChange(device, old, new, row.physical_bytes, demotable, over - demotable)
 
 

@@ -57,6 +57,7 @@ class DeviceStats:
     pinned_bytes: int = 0  # pinned or registered host memory; not GPU memory
     clipped_calls: int = 0  # the program's own hints that would have broken the budget
     clipped_bytes: int = 0  # of those: the bytes that were left where they are
+    movable_bytes: int = 0  # of device_bytes: the program's own managed memory
 
     @property
     def used_bytes(self) -> int:

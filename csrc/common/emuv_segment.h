@@ -81,7 +81,8 @@ typedef struct {
 	uint64_t pinned_bytes;   /* statistic: pinned or registered host memory */
 	uint64_t clipped_calls;  /* the program's own hints that would have broken the budget */
 	uint64_t clipped_bytes;  /* ... their bytes that were left where they are */
-	uint64_t reserved[7];
+	uint64_t movable_bytes;  /* of device_bytes: the program's own managed memory */
+	uint64_t reserved[6];
 	uint64_t calls[EMUV_MAX_FUNCTIONS]; /* by index into hooks.def */
 } emuv_device_counters_t;
 
@@ -166,6 +167,7 @@ EMUV_AT(emuv_device_counters_t, imported_bytes, 168);
 EMUV_AT(emuv_device_counters_t, pinned_bytes, 176);
 EMUV_AT(emuv_device_counters_t, clipped_calls, 184);
 EMUV_AT(emuv_device_counters_t, clipped_bytes, 192);
+EMUV_AT(emuv_device_counters_t, movable_bytes, 200);
 EMUV_AT(emuv_device_counters_t, calls, 256);
 _Static_assert(sizeof(emuv_device_counters_t) == 2048, "emuv_device_counters_t grew");
 _Static_assert(sizeof(emuv_segment_t) == 66592, "emuv_segment_t grew");

@@ -103,6 +103,8 @@ void emuv_account_freed(const emuv_entry_t *entry)
 	emuv_ledger_unpromise(&g_books.ledger);
 	emuv_books_uncharge(entry);
 	emuv_books_unlock();
+	if (emuv_books_map(entry))
+		emuv_books_sweep();
 }
 
 void emuv_account_restore(const emuv_entry_t *entry)

@@ -72,19 +72,83 @@ void emuv_account_overhead_gone(CUdevice device, uint64_t bytes);
 
 /* Hints were issued for this many bytes. */
 void emuv_account_hints(CUdevice device, uint64_t advised, uint64_t to_device, uint64_t to_host);
+
+/* ---- what of spilled ranges is on the device: account_residency.c, account_moves.c ---- */
+
 /*
- * After vram was lowered: picks up to `max` pieces of resident heads (key: address,
- * link: the range they are of) and notes them as leaving; each then goes to
- * emuv_account_demoted, which uncharges it or, where the driver did not move it,
- * gives it back to its range.
+ * A piece of a range that is to leave the device.  `charged` may be more than `bytes`:
+ * a whole block, where the range ends within it.
  */
-size_t emuv_account_demote(CUdevice device, emuv_entry_t *pieces, size_t max);
-void emuv_account_demoted(const emuv_entry_t *piece, bool moved);
+typedef struct {
+	uint64_t key, serial; /* the range */
+	CUdevice device;
+	uint64_t address, bytes, charged;
+} emuv_piece_t;
 /*
- * Takes up what a controller wrote; true where a lowered vram leaves resident heads
- * of the device over it.  Two atomic loads where nothing happened.
+ * Picks up to `max` pieces until vram has room for what stays and `want` bytes more, and
+ * notes them as leaving; each then goes to emuv_account_demoted, which uncharges it or,
+ * where the driver did not move it, gives it back to its range.
+ */
+size_t emuv_account_demote(CUdevice device, uint64_t want, emuv_piece_t *pieces, size_t max);
+void emuv_account_demoted(const emuv_piece_t *piece, bool moved);
+/*
+ * After vram was lowered: the program's own managed memory, which migrates as it likes and
+ * is charged as device memory, becomes spilled, wholly resident.  Picks up to `max` until
+ * nothing of what they hold is over; each is then pinned to the host by the caller and
+ * goes to emuv_account_pinned, which undoes it where that failed.
+ */
+size_t emuv_account_unfree(CUdevice device, emuv_entry_t *ranges, size_t max);
+void emuv_account_pinned(const emuv_entry_t *range, bool pinned);
+/*
+ * Takes up what a controller wrote; true where a lowered vram leaves managed memory of
+ * the device over it.  Two atomic loads where nothing happened.
  */
 bool emuv_account_over(CUdevice device);
+
+/*
+ * The program's own prefetches of a spilled range.  To the device:
+ *     arrive -> driver calls, one a run -> arrived -> (an event in the stream) -> settled
+ * to the host:
+ *     version -> driver call -> leave -> (an event in the stream) -> settled
+ * Blocks are charged from `arrive` until they are known to have left: between a call
+ * and its event nobody may take them away, but for what follows in the same stream.
+ */
+#define EMUV_MOVE_RUNS 16
+typedef struct {
+	uint64_t key, serial; /* the range */
+	CUdevice device;
+	uint64_t ticket, owner; /* owner: the stream */
+	uint64_t leaving;       /* bytes charged that go when the event has come to pass */
+	uint64_t clipped;       /* bytes asked for that stay where they are */
+	unsigned int n_runs;
+	struct {
+		uint64_t address, bytes;
+	} runs[EMUV_MOVE_RUNS]; /* what may be prefetched */
+} emuv_move_t;
+/*
+ * Reserves room for what is asked of the range, as far as there is any, in whole blocks
+ * from the start.  False: the range is gone, or there is no memory to note it.
+ */
+bool emuv_account_arrive(const emuv_entry_t *range, uint64_t address, uint64_t bytes,
+			 uint64_t owner, emuv_move_t *move);
+/* The driver took the first `n_done` runs and refused the others. */
+void emuv_account_arrived(const emuv_move_t *move, unsigned int n_done);
+/* Changes whenever a prefetch of the range to the device begins or ends. */
+uint64_t emuv_account_version(const emuv_entry_t *range);
+/*
+ * The driver has taken a prefetch to the host.  What blocks it covers whole and nothing
+ * else keeps will go with its event: false, none.  `version`: from before the call.
+ */
+bool emuv_account_leave(const emuv_entry_t *range, uint64_t address, uint64_t bytes,
+			uint64_t owner, uint64_t version, emuv_move_t *move);
+enum emuv_move_end {
+	EMUV_MOVE_DONE,  /* its event has come to pass */
+	EMUV_MOVE_ENDED, /* its context is gone: what was leaving may be there still */
+	EMUV_MOVE_LOST,  /* it has no event: what was arriving may arrive at any time */
+};
+void emuv_account_settled(const emuv_move_t *move, enum emuv_move_end how);
+/* The program's own hints, of which so many bytes were left where they are. */
+void emuv_account_clipped(CUdevice device, const char *what, uint64_t bytes);
 
 /* What the reports say of a device. */
 typedef struct {

@@ -40,6 +40,7 @@ void emuv_account_context_gone(CUcontext context, uint64_t mark)
 	emuv_books_lock();
 	emuv_ledger_take_all(&g_books.ledger, owned_by, uncharge_each, &owner, NULL);
 	emuv_books_unlock();
+	emuv_books_sweep();
 }
 
 bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags, bool owed)

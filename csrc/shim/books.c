@@ -38,7 +38,7 @@ void emuv_books_weigh(CUdevice device)
 {
 	const emuv_budget_device_t *d = &g_books.devices[device];
 
-	if (d->counters.resident_bytes > g_books.leaving[device] &&
+	if ((d->counters.resident_bytes > g_books.leaving[device] || d->counters.movable_bytes) &&
 	    emuv_books_staying(device) > d->vram)
 		__atomic_fetch_or(&g_books.over, 1u << device, __ATOMIC_RELAXED);
 	else
@@ -83,17 +83,31 @@ static emuv_grant_t grant_of(const emuv_entry_t *entry)
 	return (emuv_grant_t){ entry->placement, entry->bytes, entry->resident };
 }
 
+/* What else there is of an entry that is gone. */
+static void forget(const emuv_entry_t *entry)
+{
+	emuv_books_retire(emuv_books_map(entry));
+	if (emuv_books_movable(entry))
+		g_books.devices[entry->device].counters.movable_bytes -= entry->bytes;
+}
+
 void emuv_books_enter(emuv_entry_t *entry)
 {
 	emuv_entry_t old;
 
 	/* What is restored keeps its age: it is as old as its context's other memory. */
-	if (!entry->serial)
+	if (!entry->serial) {
 		entry->serial = ++g_books.last_serial;
+		if (emuv_books_movable(entry))
+			g_books.devices[entry->device].counters.movable_bytes += entry->bytes;
+	} else {
+		emuv_books_calm(entry);
+	}
 	if (emuv_ledger_insert(&g_books.ledger, entry, &old)) {
 		emuv_grant_t gone = grant_of(&old);
 
 		emuv_budget_release(&g_books.devices[old.device], &gone);
+		forget(&old);
 		if (old.placement != EMUV_PLACED_NOWHERE)
 			g_books.devices[old.device].counters.live_allocations--;
 		if (old.device != entry->device)
@@ -110,6 +124,7 @@ void emuv_books_uncharge(const emuv_entry_t *entry)
 	emuv_grant_t grant = grant_of(entry);
 
 	emuv_budget_release(d, &grant);
+	forget(entry);
 	if (entry->placement != EMUV_PLACED_NOWHERE)
 		d->counters.live_allocations--;
 	emuv_books_publish(entry->device);

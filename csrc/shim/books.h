@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "account.h"
+#include "extents.h"
 
 typedef struct {
 	pthread_mutex_t lock;
@@ -21,9 +22,11 @@ typedef struct {
 	uint64_t leaving[EMUV_MAX_DEVICES]; /* charged as resident, on their way to the host */
 	uint64_t applied_generation; /* of the control block */
 	uint64_t last_serial;        /* of entries, in the order of entering */
+	uint64_t last_ticket;        /* of moves of spilled ranges' blocks */
+	emuv_extents_t *retired;     /* maps of ranges that are gone; emuv_books_sweep */
 	uint32_t allocation;         /* enum emuv_allocation; atomic */
 	uint32_t over; /* atomic; bit i: device i's resident heads exceed its vram */
-	bool said_spill, said_denial;
+	bool said_spill, said_denial, said_clip;
 	uint64_t vmm_homes[EMUV_MAX_DEVICES]; /* atomic; emuv_account_vmm_home */
 	/* Publishing goes to the private one until the process has a segment file. */
 	emuv_segment_t *segment;
@@ -59,5 +62,45 @@ void emuv_books_weigh(CUdevice device);
 void emuv_books_enter(emuv_entry_t *entry);
 /* Uncharges an entry that has left the ledger. */
 void emuv_books_uncharge(const emuv_entry_t *entry);
+
+/* ---- spilled ranges: account_residency.c ---- */
+
+/*
+ * Blocks are counted from a range's start.  Without a map (emuv_entry_t.link) the first
+ * `resident` bytes are on the device; with one, what has a tag in it is charged: a
+ * ticket, eight times, and one of these.
+ */
+enum { EMUV_LEAVING = 1, EMUV_RESIDENT, EMUV_NEW, EMUV_AGAIN, EMUV_ARRIVING };
+#define EMUV_TAG(ticket, kind) ((ticket) << 3 | (kind))
+
+static inline emuv_extents_t *emuv_books_map(const emuv_entry_t *entry)
+{
+	bool may = entry->kind == EMUV_KIND_MEMORY && entry->placement == EMUV_PLACED_MANAGED;
+
+	return may ? (emuv_extents_t *)(uintptr_t)entry->link : NULL;
+}
+
+/* The program's own, which migrates as it likes and is charged as device memory; it need not. */
+static inline bool emuv_books_movable(const emuv_entry_t *entry)
+{
+	return entry->placement == EMUV_PLACED_DEVICE && entry->flags & EMUV_ENTRY_OWN_MANAGED &&
+	       !(entry->flags & EMUV_ENTRY_STREAM_ORDER) &&
+	       g_books.devices[entry->device].can_spill;
+}
+
+/* What blocks [start, end) of a range take of the device. */
+uint64_t emuv_books_block_bytes(const emuv_entry_t *entry, uint32_t start, uint32_t end);
+uint32_t emuv_books_blocks(const emuv_entry_t *entry);
+/*
+ * Takes the lock and finds the spilled range as it is now, with a map that has a vacant
+ * place for each of its runs and `vacant` more; 0: as it is.  NULL: gone, or no memory;
+ * the lock is held all the same.
+ */
+emuv_entry_t *emuv_books_range(uint64_t key, uint64_t serial, uint32_t vacant);
+/* The range is as it was, but nobody waits for its moves any more. */
+void emuv_books_calm(emuv_entry_t *entry);
+/* The map of a range that is gone; without the lock, emuv_books_sweep frees them. */
+void emuv_books_retire(emuv_extents_t *map);
+void emuv_books_sweep(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 #include "deferred.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,10 @@
 
 typedef struct waiting {
 	TAILQ_ENTRY(waiting) link;
-	emuv_entry_t entry;
+	emuv_entry_t entry; /* what is freed; of moves: their device, and what leaves it */
+	emuv_move_t *moves, one; /* NULL: a free; else `one` or allocated */
+	size_t n_moves;
+	enum emuv_move_end how;
 	CUcontext context; /* the stream's, and so the event's */
 	unsigned long long id; /* emuv_contexts_id */
 	CUevent event;
@@ -35,6 +39,15 @@ static pthread_cond_t idle = PTHREAD_COND_INITIALIZER; /* something ceased to be
 static struct waiting_list list = TAILQ_HEAD_INITIALIZER(list);
 static int n_waiting; /* atomic */
 
+/* Its time has come, and the driver has done its part. */
+static void uncharge(const waiting_t *w)
+{
+	for (size_t i = 0; i < w->n_moves; i++)
+		emuv_account_settled(&w->moves[i], w->how);
+	if (!w->moves)
+		emuv_account_freed(&w->entry);
+}
+
 /* Lock held. */
 static void take_off(waiting_t *w)
 {
@@ -49,7 +62,9 @@ static void end_in_other_context(const waiting_t *w, CUcontext gone)
 	CUcontext popped;
 	int mode;
 
-	if (owner == w->context || g_real.cuCtxPushCurrent_v2(gone == owner ? w->context : owner))
+	/* A move's range is the program's, and its event went with the stream's context. */
+	if (w->moves || owner == w->context ||
+	    g_real.cuCtxPushCurrent_v2(gone == owner ? w->context : owner))
 		return;
 	mode = emuv_relaxed_enter();
 	/* The stream's context took its work with it: the range's time has come. */
@@ -67,13 +82,14 @@ static void end_in_other_context(const waiting_t *w, CUcontext gone)
  * its handle, without having been set aside: its id tells.  Where there is no id and
  * the context cannot be entered, nothing is done.
  */
-static bool finish(const waiting_t *w)
+static bool finish(waiting_t *w)
 {
 	CUcontext popped;
 	bool ready;
 
 	if (w->id && emuv_contexts_id(w->context) != w->id) {
 		end_in_other_context(w, w->context);
+		w->how = EMUV_MOVE_ENDED;
 		return true;
 	}
 	if (g_real.cuCtxPushCurrent_v2(w->context))
@@ -82,10 +98,19 @@ static bool finish(const waiting_t *w)
 	if (ready) {
 		g_real.cuEventDestroy_v2(w->event);
 		/* Refused, the range is lost to the program either way: it gave it up. */
-		g_real.cuMemFree_v2(w->entry.key);
+		if (!w->moves)
+			g_real.cuMemFree_v2(w->entry.key);
 	}
 	g_real.cuCtxPopCurrent_v2(&popped);
 	return ready;
+}
+
+static void enlist(waiting_t *w)
+{
+	pthread_mutex_lock(&lock);
+	TAILQ_INSERT_TAIL(&list, w, link);
+	__atomic_fetch_add(&n_waiting, 1, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&lock);
 }
 
 CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
@@ -110,14 +135,84 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstre
 		free(w);
 		return result;
 	}
-	pthread_mutex_lock(&lock);
-	TAILQ_INSERT_TAIL(&list, w, link);
-	__atomic_fetch_add(&n_waiting, 1, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&lock);
+	enlist(w);
 	return CUDA_SUCCESS;
 }
 
+emuv_deferred_t *emuv_deferred_ready(CUcontext context)
+{
+	waiting_t *w = calloc(1, sizeof *w);
+	CUcontext popped;
+	CUresult result;
+	int mode;
+
+	if (!w || g_real.cuCtxPushCurrent_v2(context)) {
+		free(w);
+		return NULL;
+	}
+	mode = emuv_relaxed_enter();
+	w->moves = &w->one;
+	w->context = context;
+	w->id = emuv_contexts_id(context);
+	result = g_real.cuEventCreate(&w->event, CU_EVENT_DISABLE_TIMING);
+	emuv_relaxed_leave(mode);
+	g_real.cuCtxPopCurrent_v2(&popped);
+	if (result) {
+		free(w);
+		return NULL;
+	}
+	return w;
+}
+
+void emuv_deferred_not_moved(emuv_deferred_t *w)
+{
+	CUcontext popped;
+
+	if (w && !g_real.cuCtxPushCurrent_v2(w->context)) {
+		g_real.cuEventDestroy_v2(w->event);
+		g_real.cuCtxPopCurrent_v2(&popped);
+	}
+	free(w);
+}
+
+void emuv_deferred_moved(emuv_deferred_t *w, const emuv_move_t *moves, size_t n_moves,
+			 CUstream stream, bool per_thread)
+{
+	int mode = emuv_relaxed_enter();
+	CUresult result = per_thread ? g_real.cuEventRecord_ptsz(w->event, stream) :
+				       g_real.cuEventRecord(w->event, stream);
+
+	emuv_relaxed_leave(mode);
+	if (n_moves > 1)
+		w->moves = result ? NULL : malloc(n_moves * sizeof *moves);
+	if (result || !w->moves) {
+		for (size_t i = 0; i < n_moves; i++)
+			emuv_account_settled(&moves[i], EMUV_MOVE_LOST);
+		emuv_deferred_not_moved(w);
+		return;
+	}
+	memcpy(w->moves, moves, n_moves * sizeof *moves);
+	w->n_moves = n_moves;
+	/* Batches go to several devices at most where nothing is waited for. */
+	w->entry.device = (int16_t)moves[0].device;
+	for (size_t i = 0; i < n_moves; i++)
+		w->entry.resident += moves[i].device == moves[0].device ? moves[i].leaving : 0;
+	enlist(w);
+}
+
+static void release(waiting_t *w)
+{
+	if (w->moves != &w->one)
+		free(w->moves);
+	free(w);
+}
+
 void emuv_deferred_reap(void)
+{
+	emuv_deferred_reap_some(INT_MAX);
+}
+
+void emuv_deferred_reap_some(int most)
 {
 	struct waiting_list done = TAILQ_HEAD_INITIALIZER(done);
 	waiting_t *w, *next;
@@ -127,7 +222,7 @@ void emuv_deferred_reap(void)
 		return;
 	mode = emuv_relaxed_enter();
 	pthread_mutex_lock(&lock);
-	for (w = TAILQ_FIRST(&list); w; w = next) {
+	for (w = TAILQ_FIRST(&list); w && most > 0; w = next) {
 		bool finished;
 
 		next = TAILQ_NEXT(w, link);
@@ -137,11 +232,12 @@ void emuv_deferred_reap(void)
 		pthread_mutex_unlock(&lock);
 		finished = finish(w);
 		if (finished)
-			emuv_account_freed(&w->entry);
+			uncharge(w);
 		pthread_mutex_lock(&lock);
 		/* It is still on the list; what follows it may have changed. */
 		next = TAILQ_NEXT(w, link);
 		w->busy = false;
+		most -= !finished;
 		if (finished) {
 			take_off(w);
 			TAILQ_INSERT_TAIL(&done, w, link);
@@ -152,7 +248,7 @@ void emuv_deferred_reap(void)
 	emuv_relaxed_leave(mode);
 	while ((w = TAILQ_FIRST(&done))) {
 		TAILQ_REMOVE(&done, w, link);
-		free(w);
+		release(w);
 	}
 }
 
@@ -166,7 +262,7 @@ bool emuv_deferred_coming(CUdevice device, uint64_t *bytes, uint64_t *resident)
 		return false;
 	pthread_mutex_lock(&lock);
 	TAILQ_FOREACH(w, &list, link)
-		if (w->entry.device == device) {
+		if (w->entry.device == device && (w->entry.bytes || w->entry.resident)) {
 			*bytes += w->entry.bytes;
 			*resident += w->entry.resident;
 			any = true;
@@ -183,7 +279,7 @@ bool emuv_deferred_waits(CUdeviceptr address)
 		return false;
 	pthread_mutex_lock(&lock);
 	TAILQ_FOREACH(w, &list, link)
-		if (w->entry.key == address)
+		if (!w->moves && w->entry.key == address)
 			break;
 	pthread_mutex_unlock(&lock);
 	return w != NULL;
@@ -248,11 +344,12 @@ void emuv_deferred_gone(uint64_t ticket)
 
 	while (ticket && (w = first_of(ticket))) {
 		end_in_other_context(w, w->going);
-		emuv_account_freed(&w->entry);
+		w->how = EMUV_MOVE_ENDED;
+		uncharge(w);
 		pthread_mutex_lock(&lock);
 		take_off(w);
 		pthread_mutex_unlock(&lock);
-		free(w);
+		release(w);
 	}
 }
 

@@ -17,8 +17,21 @@
  */
 CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
 			    bool per_thread);
+/*
+ * The program's prefetches of spilled ranges come about in stream order, too.  `ready`
+ * makes what `moved` takes, before the driver is asked for the prefetch: NULL, there is
+ * no event to be had.  `moved` settles the moves (account.h) when all that is in `stream`
+ * now is done; `not_moved` gives back what `ready` made.
+ */
+typedef struct waiting emuv_deferred_t;
+emuv_deferred_t *emuv_deferred_ready(CUcontext context);
+void emuv_deferred_moved(emuv_deferred_t *ready, const emuv_move_t *moves, size_t n_moves,
+			 CUstream stream, bool per_thread);
+void emuv_deferred_not_moved(emuv_deferred_t *ready);
 /* Frees what has become free.  Cheap when nothing waits. */
 void emuv_deferred_reap(void);
+/* The same, but not past `most` that are still to come. */
+void emuv_deferred_reap_some(int most);
 /* What waits for the device: bytes, and of them those on it.  False: nothing. */
 bool emuv_deferred_coming(CUdevice device, uint64_t *bytes, uint64_t *resident);
 /* The program has freed this address, and its time has not come yet. */

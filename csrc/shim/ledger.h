@@ -25,7 +25,8 @@
 
 /* What a key is; keys of different kinds never collide. */
 enum emuv_kind {
-	EMUV_KIND_MEMORY = 1, /* address: cuMemAlloc, pitch, stream-ordered, managed */
+	EMUV_KIND_MEMORY = 1, /* address: cuMemAlloc, pitch, stream-ordered, managed; spilled
+				 -> link: 0 or the map of its blocks, books.h */
 	EMUV_KIND_ARRAY,      /* CUarray */
 	EMUV_KIND_MIPMAP,     /* CUmipmappedArray */
 	EMUV_KIND_VMM_HANDLE, /* CUmemGenericAllocationHandle -> link: allocation id */
@@ -43,6 +44,7 @@ enum emuv_placement {
 /* emuv_entry_t.flags */
 #define EMUV_ENTRY_OWN_MANAGED 1u  /* the program itself asked for managed memory */
 #define EMUV_ENTRY_STREAM_ORDER 2u /* from a pool: outlives its context */
+#define EMUV_ENTRY_PINNING 4u /* not yet pinned to the host: nothing of it may leave */
 
 typedef struct {
 	uint64_t key;

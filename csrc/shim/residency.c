@@ -2,6 +2,7 @@
 #include "residency.h"
 
 #include "contexts.h"
+#include "host_memory.h"
 #include "real.h"
 #include "relaxed.h"
 
@@ -9,22 +10,29 @@
  * The v1 forms of cuMemAdvise and cuMemPrefetchAsync are used: every driver since
  * CUDA 8.0 exports them, whatever newer forms it has.
  */
-CUresult emuv_residency_place(const emuv_where_t *where, CUdeviceptr address, uint64_t bytes,
-			      uint64_t head, bool eager)
+
+/* From now on no page of the range migrates by itself. */
+static CUresult pin(CUdeviceptr address, uint64_t bytes, CUdevice device)
 {
-	uint64_t advised = 0, to_device = 0, to_host = 0;
-	CUstream side;
 	CUresult result;
 
 	result = g_real.cuMemAdvise(address, bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION,
 				    CU_DEVICE_CPU);
 	if (result)
 		return result;
-	advised += bytes;
-	result = g_real.cuMemAdvise(address, bytes, CU_MEM_ADVISE_SET_ACCESSED_BY, where->device);
+	return g_real.cuMemAdvise(address, bytes, CU_MEM_ADVISE_SET_ACCESSED_BY, device);
+}
+
+CUresult emuv_residency_place(const emuv_where_t *where, CUdeviceptr address, uint64_t bytes,
+			      uint64_t head, bool eager)
+{
+	uint64_t to_device = 0, to_host = 0;
+	CUstream side;
+	CUresult result;
+
+	result = pin(address, bytes, where->device);
 	if (result)
 		return result;
-	advised += bytes;
 
 	/*
 	 * Hints from here on: where one fails, the bytes stay on the host and are
@@ -37,15 +45,66 @@ CUresult emuv_residency_place(const emuv_where_t *where, CUdeviceptr address, ui
 	if (eager && bytes > head &&
 	    !g_real.cuMemPrefetchAsync(address + head, bytes - head, CU_DEVICE_CPU, side))
 		to_host = bytes - head;
-	emuv_account_hints(where->device, advised, to_device, to_host);
+	emuv_account_hints(where->device, 2 * bytes, to_device, to_host);
 	return CUDA_SUCCESS;
+}
+
+#define PIECES 32
+
+/* Moves to the host what is over, or until there is room for `want` more. */
+static void demote(const emuv_where_t *where, uint64_t want, CUstream side)
+{
+	emuv_piece_t pieces[PIECES];
+	size_t n, n_moved;
+
+	do {
+		bool moved[PIECES];
+		bool done;
+
+		n_moved = 0;
+		n = emuv_account_demote(where->device, want, pieces, PIECES);
+		/* The charge falls when the pages are gone: nobody gets their room before. */
+		for (size_t i = 0; i < n; i++)
+			moved[i] = !g_real.cuMemPrefetchAsync(pieces[i].address, pieces[i].bytes,
+							      CU_DEVICE_CPU, side);
+		done = !n || !g_real.cuStreamSynchronize(side);
+		for (size_t i = 0; i < n; i++) {
+			emuv_account_demoted(&pieces[i], done && moved[i]);
+			n_moved += done && moved[i];
+		}
+		/* A driver that moves nothing would be asked for the same ones for ever. */
+	} while (n == PIECES && n_moved);
+}
+
+/*
+ * The program's own managed memory is no plain memory: what of it is over is pinned to
+ * the host like a spill.  Copies that the program has allowed would not count: no more
+ * of them.
+ */
+static bool unfree(const emuv_where_t *where)
+{
+	emuv_entry_t ranges[PIECES];
+	size_t n = emuv_account_unfree(where->device, ranges, PIECES);
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t there;
+		bool backed = !emuv_host_available(&there) || ranges[i].bytes <= there;
+		bool pinned = backed &&
+			      !g_real.cuMemAdvise(ranges[i].key, ranges[i].bytes,
+						  CU_MEM_ADVISE_UNSET_READ_MOSTLY,
+						  where->device) &&
+			      !pin(ranges[i].key, ranges[i].bytes, where->device);
+
+		emuv_account_pinned(&ranges[i], pinned);
+		any |= pinned;
+	}
+	return any;
 }
 
 void emuv_residency_shrink(const emuv_where_t *where)
 {
-	emuv_entry_t ranges[32];
 	CUstream side;
-	size_t n, n_moved;
 	int mode;
 
 	/* With no context there is no stream to move them on: the next call will. */
@@ -53,22 +112,23 @@ void emuv_residency_shrink(const emuv_where_t *where)
 		return;
 	mode = emuv_relaxed_enter();
 	side = emuv_contexts_side_stream(where->context);
-	do {
-		bool moved[sizeof ranges / sizeof *ranges];
-		bool done;
-
-		n_moved = 0;
-		n = emuv_account_demote(where->device, ranges, sizeof ranges / sizeof *ranges);
-		/* The charge falls when the pages are gone: nobody gets their room before. */
-		for (size_t i = 0; i < n; i++)
-			moved[i] = !g_real.cuMemPrefetchAsync(ranges[i].key, ranges[i].bytes,
-							      CU_DEVICE_CPU, side);
-		done = !n || !g_real.cuStreamSynchronize(side);
-		for (size_t i = 0; i < n; i++) {
-			emuv_account_demoted(&ranges[i], done && moved[i]);
-			n_moved += done && moved[i];
-		}
-		/* A driver that moves nothing would be asked for the same ones for ever. */
-	} while (n == sizeof ranges / sizeof *ranges && n_moved);
+	demote(where, 0, side);
+	while (unfree(where))
+		demote(where, 0, side);
 	emuv_relaxed_leave(mode);
+}
+
+bool emuv_residency_make_room(const emuv_where_t *where, uint64_t bytes)
+{
+	emuv_report_t report;
+	int mode;
+
+	emuv_account_report(where->device, &report);
+	if (report.room < bytes && where->context) {
+		mode = emuv_relaxed_enter();
+		demote(where, bytes, emuv_contexts_side_stream(where->context));
+		emuv_relaxed_leave(mode);
+		emuv_account_report(where->device, &report);
+	}
+	return report.room >= bytes;
 }

@@ -18,7 +18,15 @@
 CUresult emuv_residency_place(const emuv_where_t *where, CUdeviceptr address, uint64_t bytes,
 			      uint64_t head, bool eager);
 
-/* Moves resident heads that a lowered vram no longer covers back to the host. */
+/*
+ * Moves what a lowered vram no longer covers back to the host: blocks of spilled ranges,
+ * then the program's own managed memory, which stays pinned there.
+ */
 void emuv_residency_shrink(const emuv_where_t *where);
+/*
+ * Moves blocks of spilled ranges back to the host until there is room for so much plain
+ * device memory; false: there is not.  Nothing is reserved by it.
+ */
+bool emuv_residency_make_room(const emuv_where_t *where, uint64_t bytes);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/ledger.c csrc/shim/message.c
+// link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/extents.c csrc/shim/ledger.c csrc/shim/message.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 /*
  * The books without a driver: what is published, what a controller writes, what a
