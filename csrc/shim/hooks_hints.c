@@ -13,9 +13,6 @@
 #include "relaxed.h"
 
 #define CONCURRENT_MANAGED_ACCESS 89 /* CU_DEVICE_ATTRIBUTE_… */
-#define RANGE_START_ADDR 11          /* CU_POINTER_ATTRIBUTE_… */
-#define RANGE_SIZE 12
-#define LAST_PREFETCH_LOCATION 4 /* CU_MEM_RANGE_ATTRIBUTE_… */
 
 static const CUmemLocation host = { CU_MEM_LOCATION_TYPE_HOST, 0 };
 
@@ -45,7 +42,8 @@ static bool find(CUdeviceptr address, uint64_t bytes, emuv_hinted_t *found)
 
 	if (!emuv_account_look(EMUV_KIND_MEMORY, address, &found->range)) {
 		found->range.key = 0;
-		if (g_real.cuPointerGetAttribute(&start, RANGE_START_ADDR, address) || !start)
+		if (g_real.cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
+						 address) || !start)
 			return false;
 		if (start != address &&
 		    emuv_account_look(EMUV_KIND_MEMORY, start, &found->range) &&
@@ -54,7 +52,7 @@ static bool find(CUdeviceptr address, uint64_t bytes, emuv_hinted_t *found)
 	}
 	if (found->range.key)
 		found->bytes = found->range.key + found->range.bytes - address;
-	else if (g_real.cuPointerGetAttribute(&size, RANGE_SIZE, address) ||
+	else if (g_real.cuPointerGetAttribute(&size, CU_POINTER_ATTRIBUTE_RANGE_SIZE, address) ||
 		 address - start >= size)
 		return false;
 	else
@@ -230,7 +228,8 @@ static bool is_managed(CUdeviceptr address, size_t bytes)
 {
 	int location;
 
-	return !g_real.cuMemRangeGetAttribute(&location, sizeof location, LAST_PREFETCH_LOCATION,
+	return !g_real.cuMemRangeGetAttribute(&location, sizeof location,
+					      CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION,
 					      address, bytes);
 }
 
