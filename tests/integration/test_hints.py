@@ -273,7 +273,10 @@ code = batch(
     (own, 2 * MIB, 0), (b + 8 * MIB, 2 * MIB, 0), (a + 4 * MIB, 10 * MIB, 0), (b, 2 * MIB, CPU),
 )
 step("batch")
-where = [on(own, 2 * MIB), on(a, 4 * MIB), on(a + 4 * MIB, 10 * MIB), on(b, 8 * MIB), on(b + 8 * MIB, 2 * MIB)]
+where = [
+    on(own, 2 * MIB), on(a, 4 * MIB), on(a + 4 * MIB, 10 * MIB),
+    on(b, 8 * MIB), on(b + 8 * MIB, 2 * MIB),
+]
 in_calls = calls(d, "cuMemPrefetchBatchAsync") - before
 code2 = batch("cuMemPrefetchBatchAsync", (b, 2 * MIB, 0), (a, 4 * MIB, 0))
 step("clipped whole")
