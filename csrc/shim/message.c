@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "one_line.h"
+
 static atomic_int message_count;
 static atomic_int message_quiet;
 
@@ -57,6 +59,7 @@ static void emit(const char *kind, const char *format, va_list arguments)
 	} else {
 		at = (size_t)snprintf(line, sizeof line, "emuv: %s", kind);
 		vsnprintf(line + at, sizeof line - at - 1, format, arguments);
+		emuv_one_line(line, strlen(line));
 		strcat(line, "\n");
 	}
 	write_line(line, strlen(line));

@@ -31,6 +31,12 @@ static const char *string_at(const char *table, size_t size, uint64_t offset)
 	return offset < size && memchr(table + offset, '\0', size - offset) ? table + offset : NULL;
 }
 
+/* Whether a section has bytes in the file; where they are is checked of no other. */
+static bool has_bytes(const Elf64_Shdr *section)
+{
+	return section->sh_type != SHT_NOBITS && section->sh_type != SHT_NULL;
+}
+
 size_t sim_cubin_size(const unsigned char *data, size_t known, char why[SIM_WHY_BYTES])
 {
 	size_t limit = known ? known : SIM_IMAGE_BYTES_MOST, end;
@@ -60,7 +66,7 @@ size_t sim_cubin_size(const unsigned char *data, size_t known, char why[SIM_WHY_
 		Elf64_Shdr section;
 
 		memcpy(&section, data + header.e_shoff + i * sizeof(section), sizeof(section));
-		if (section.sh_type == SHT_NOBITS || section.sh_type == SHT_NULL)
+		if (!has_bytes(&section))
 			continue;
 		if (!sim_image_inside(section.sh_offset, section.sh_size, limit)) {
 			sim_image_fail(why, "an ELF section lies outside of the image");
@@ -152,7 +158,7 @@ static void read_kernel_sections(sim_image_t *image, const elf_t *elf)
 		    section->sh_info >= elf->count || !elf->entry[section->sh_info])
 			continue;
 		entry = &image->entries[elf->entry[section->sh_info] - 1];
-		if (info && section->sh_type != SHT_NOBITS)
+		if (info && has_bytes(section))
 			kernel_info(elf, section, entry);
 		else if (!info)
 			entry->shared_bytes = (unsigned int)section->sh_size;
@@ -180,7 +186,7 @@ static CUresult add_object(sim_image_t *image, const elf_t *elf, const Elf64_Sym
 	variable->bytes = symbol->st_size;
 	variable->align = home->sh_addralign;
 	variable->constant = strcmp(section, ".nv.constant3") == 0;
-	if (home->sh_type == SHT_NOBITS)
+	if (!has_bytes(home))
 		return CUDA_SUCCESS;
 	variable->initial = malloc(variable->bytes);
 	if (!variable->initial)
@@ -280,14 +286,16 @@ CUresult sim_cubin_read(sim_image_t *image, bool part, char why[SIM_WHY_BYTES])
 	}
 	memcpy(elf.sections, image->data + header.e_shoff, elf.count * sizeof(*elf.sections));
 	names = &elf.sections[header.e_shstrndx];
-	elf.names = (const char *)image->data + names->sh_offset;
-	elf.names_size = names->sh_size;
 	/* The architecture sits in the flags: bits 8 to 15 of newer files, 0 to 7 of older. */
 	image->target = (header.e_ident[EI_ABIVERSION] >= 8 ? header.e_flags >> 8
 							    : header.e_flags) & 0xff;
-	result = names->sh_type == SHT_STRTAB
-			 ? read_sections(image, &elf, part, why)
-			 : sim_image_fail(why, "the ELF section names are no string table");
+	if (names->sh_type == SHT_STRTAB) { /* so its place has been checked */
+		elf.names = (const char *)image->data + names->sh_offset;
+		elf.names_size = names->sh_size;
+		result = read_sections(image, &elf, part, why);
+	} else {
+		result = sim_image_fail(why, "the ELF section names are no string table");
+	}
 	free(elf.sections);
 	free(elf.entry);
 	return result;

@@ -21,6 +21,7 @@
 
 #include "internal.h"
 #include "kernel/kernel.h"
+#include "one_line.h"
 #include "stats.h"
 
 #define FORKED (1 << 20)
@@ -60,6 +61,7 @@ static void say(const char *format, va_list arguments)
 	if (more > 0)
 		used += (size_t)more < sizeof(line) - used - 1 ? (size_t)more
 							       : sizeof(line) - used - 2;
+	emuv_one_line(line, used);
 	line[used++] = '\n';
 	if (write(STDERR_FILENO, line, used) < 0)
 		return;

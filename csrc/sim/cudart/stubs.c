@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cudart.h"
+#include "one_line.h"
 
 #define IF_0(...)
 #define IF_1(...) __VA_ARGS__
@@ -59,6 +60,7 @@ cudaError_t rt_fail(cudaError_t code, const char *format, ...)
 	if (more > 0)
 		used += (size_t)more < sizeof(line) - used - 1 ? (size_t)more
 							       : sizeof(line) - used - 2;
+	emuv_one_line(line, used);
 	line[used++] = '\n';
 	if (write(STDERR_FILENO, line, used) < 0)
 		return code;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "nvml_sim.h"
+#include "one_line.h"
 #include "sim/identity.h"
 
 struct nvmlDevice_st {
@@ -47,6 +48,7 @@ static bool setting(const char *name, uint64_t least, uint64_t most, uint64_t *v
 	length = snprintf(line, sizeof(line),
 			  "emuv-sim: error: %s=\"%.80s\" is not a number from %llu to %llu\n", name,
 			  text, (unsigned long long)least, (unsigned long long)most);
+	emuv_one_line(line, (size_t)length - 1);
 	return write(STDERR_FILENO, line, (size_t)length) < 0; /* false, unless nobody hears it */
 }
 

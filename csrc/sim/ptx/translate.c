@@ -68,7 +68,7 @@ void ptx_out(ptx_emit_t *emit, const char *format, ...)
 		if (emit->status != PTX_OK)
 			return;
 		va_start(list, format);
-		length = vsnprintf(emit->text + emit->used, room, format, list);
+		length = vsnprintf(room ? emit->text + emit->used : NULL, room, format, list);
 		va_end(list);
 		if (length >= 0 && (size_t)length < room) {
 			emit->used += (size_t)length;

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs in C that test C: a file names in its first lines what it is linked with.
+
+    // link: csrc/shim/ledger.c csrc/sim/ptx/*.c      paths from the repository's root
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from tests.conftest import ROOT, WARNINGS, run
+
+SANITIZERS = {
+    "address": "-fsanitize=address,undefined -fno-sanitize-recover=all",
+    # The seqlock's fences are beyond gcc's thread sanitizer, which then warns.
+    "thread": "-fsanitize=thread -Wno-tsan",
+}
+
+
+def listed(path: Path, key: str) -> list[str]:
+    """The words after `// key:` in the head of a test."""
+    lines = path.read_text().splitlines()[:12]
+    return [w for line in lines if (m := re.match(rf"// {key}: (.*)", line)) for w in m[1].split()]
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where objects of csrc are, while the tests run: several programs want the same."""
+    return tempfile.TemporaryDirectory(prefix="emuv-objects-")
+
+
+@cache
+def _object(source: Path, *command: str) -> Path:
+    name = f"{abs(hash(command)):x}-{'_'.join(source.relative_to(ROOT).parts)}.o"
+    target = Path(_folder().name, name)
+    done = run([*command, "-c", source, "-o", target], os.environ, 180)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def compile_program(
+    source: Path,
+    target: Path,
+    flags: Sequence[str],
+    more: Sequence[Path] = (),
+    compiler: str | None = None,
+) -> None:
+    """Compile a test with what it is linked with, and `more`, as libemuv.so is compiled."""
+    modules = [path for name in listed(source, "link") for path in sorted(ROOT.glob(name))]
+    command = [
+        compiler or os.environ.get("CC", "gcc"),
+        *("-std=gnu17", "-g", "-O1", "-pthread", "-fno-omit-frame-pointer", *WARNINGS, "-Werror"),
+        '-DEMUV_VERSION="test"',
+        *("-fno-strict-aliasing", "-ftls-model=initial-exec"),
+        *flags,
+        *(f"-I{ROOT / 'csrc' / part}" for part in ("", "common", "shim", "sim")),
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda module: _object(module, *command), modules))
+    linked = [source, *more, *objects, "-o", target, "-ldl", "-lm"]
+    done = run([*command, *linked], os.environ, 180)
+    assert done.returncode == 0, done.stderr
+
+
+def sanitized_env(tmp_path: Path) -> dict[str, str]:
+    """What such a program runs in: a report ends it."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("EMUV_", "LD_"))},
+        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+        "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+        "EMUV_RUNTIME_DIR": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+    }
+
+
+def fixed_addresses(sanitizer: str) -> list[str]:
+    """gcc's thread sanitizer cannot live with a widely randomised address space."""
+    return [shutil.which("setarch") or "setarch", "-R"] if sanitizer == "thread" else []
