@@ -30,7 +30,8 @@ static const emuv_reports_t *reports(void)
 
 	if (now)
 		return now;
-	library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	/* A copy of this library in a namespace of its own has the books of the base one. */
+	library = dlmopen(LM_ID_BASE, "libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
 	if (!library)
 		return NULL;
 	now = dlsym(library, EMUV_REPORTS_NAME);

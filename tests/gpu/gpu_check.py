@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _facts_nvml import Nvml
 from _gpu_conformance import check_conformance
 from _gpu_live import check_costs, check_doctor, check_live
+from _gpu_nvml import CHECKS as NVML_CHECKS
 from _gpu_process import Target, end_all, warm_imports
 from _gpu_rows import Report
 from _gpu_stacks import STACKS, Bed, check_context, check_eager, check_stack
@@ -57,6 +58,7 @@ def checks(bed: Bed) -> dict[str, list[Callable[[], None]]]:
                 lambda: check_live(bed, by_name["torch"]),
             ]
             groups["costs"] = [lambda: check_costs(bed)]
+    groups["nvml"] = [partial(check, bed) for check in NVML_CHECKS]
     groups["conformance"] = [lambda: check_conformance(bed)]
     groups["eager"] = [
         lambda: check_eager(bed, by_name["driver API"]),

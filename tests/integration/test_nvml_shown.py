@@ -114,6 +114,27 @@ class TestOneProcess:
         got = ask({**shown_env(vram=32 * MIB), "NAME": path}, code)
         assert got == {"said": "", "codes": [0, 0, 0], "total": 32 * MIB}
 
+    def test_in_a_namespace_of_its_own(self, shown_env: ShimEnv) -> None:
+        code = """
+            d = started()
+            d.new("cuMemAlloc_v2", 8 * MIB)
+            loader = ctypes.CDLL(None)
+            loader.dlmopen.restype = loader.dlsym.restype = ctypes.c_void_p
+            lib = loader.dlmopen(ctypes.c_long(-1), os.environ["EMUV_NVML"].encode(), os.RTLD_NOW)
+            def call(name, *args):
+                at = loader.dlsym(ctypes.c_void_p(lib), name.encode())
+                return ctypes.CFUNCTYPE(c_int)(at)(*args)
+            h, m = ctypes.c_void_p(), n.c_nvmlMemory_t()
+            codes = [call("nvmlInit_v2"), call("nvmlDeviceGetHandleByIndex_v2", 0, byref(h)),
+                     call("nvmlDeviceGetMemoryInfo", h, byref(m))]
+            ours = loader.dlsym(ctypes.c_void_p(lib), b"emuv_nvml_library")
+            answer(codes=codes, memory=[m.total, m.free], other=ours != ctypes.addressof(
+                ctypes.c_char.in_dll(n.nvmlLib, "emuv_nvml_library")))
+        """
+        got = ask(shown_env(vram=32 * MIB), code)
+        assert got["codes"] == [0, 0, 0] and got["other"], got
+        assert got["memory"] == [32 * MIB, 24 * MIB]
+
     def test_linked(self, shown_env: ShimEnv, cc: Compiler) -> None:
         source = """
             #include <stdio.h>

@@ -103,3 +103,22 @@ def test_every_driver_route_through_cuda_bindings(
     assert expected["given_back"] is True
     assert counters["spills"] >= 2 and counters["live_allocations"] == 0
     assert counters["device_bytes"] == counters["managed_bytes"] == 0
+
+
+def test_every_report_is_the_budgets(
+    emuv_run: Runner, sim_env: dict[str, str], tmp_path: Path
+) -> None:
+    runtimes = ("libcudart.so.12", "libcudart.so.13")
+    options = ["--vram", "64MiB", "--virtual", "64MiB"]
+    got, counters = under(emuv_run, tmp_path / "s.json", options, "reports.py", *runtimes)
+    used = counters["peak_used_bytes"]
+
+    assert used >= 80 * MIB
+    assert len(got["then"]) == 10
+    for moment, free in (("first", None), ("then", 128 * MIB - used)):
+        for who, figures in got[moment].items():
+            assert figures[-1] == 128 * MIB, (moment, who)
+            expected = got[moment]["cuMemGetInfo"][0] if free is None else free
+            assert figures[:-1] in ([], [expected]), (moment, who)
+    # No attribute of a device states an amount of its memory: they are the card's own.
+    assert got["attributes"] == plain(sim_env, "reports.py")["attributes"]

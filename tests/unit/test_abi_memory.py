@@ -108,3 +108,11 @@ def test_prototypes_agree_with_cuda_h(cc: Compiler, cuda_include: Path, source: 
     own = "typedef void *host_t; typedef const void *host_const_t;"
     text = f"{enums_as_int(real)}\n{own}\n{again}\nint main(void) {{ return 0; }}\n"
     cc(text, flags=["-Wno-strict-prototypes"], name="prototypes")
+
+
+def test_no_attribute_states_the_memory_of_a_device(cuda_include: Path) -> None:
+    # So that cuDeviceGetAttribute passes, and total is told by cuDeviceTotalMem alone.
+    found = re.findall(r"\bCU_DEVICE_ATTRIBUTE_(\w+)\s*=", (cuda_include / "cuda.h").read_text())
+    assert len(found) > 140
+    amounts = {name for name in found if re.search("TOTAL|GLOBAL_MEM|MEMORY_SIZE|VRAM|VIDEO", name)}
+    assert amounts == {"TOTAL_CONSTANT_MEMORY", "GLOBAL_MEMORY_BUS_WIDTH"}

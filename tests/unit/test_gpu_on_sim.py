@@ -143,6 +143,59 @@ def test_checks_on_the_simulated_gpu(
     assert not Path(f"/proc/{pid}").exists()
 
 
+SMI = """#!{python}
+import sys
+import pynvml as n
+n.nvmlInit()
+h = n.nvmlDeviceGetHandleByIndex(0)
+m = n.nvmlDeviceGetMemoryInfo(h, n.nvmlMemory_v2)
+mib = [x >> 20 for x in (m.total, m.reserved, m.used, m.free)]
+if "-q" in sys.argv:
+    print("Timestamp                       : now")
+    print("GPU 00000000:01:00.0")
+    print("    Product Name                : " + n.nvmlDeviceGetName(h){oddly})
+    print("    FB Memory Usage")
+    for name, value in zip(("Total", "Reserved", "Used", "Free"), mib):
+        print(f"        {{name:<24}}: {{value}} MiB")
+    print("    BAR1 Memory Usage")
+    print("        Total                   : 256 MiB")
+elif len(sys.argv) > 1:
+    print(f"0, {{n.nvmlDeviceGetUUID(h)}}, {{mib[0]}}")
+else:
+    print(f"| {{mib[2]}}MiB / {{mib[0]}}MiB |")
+"""
+
+
+@pytest.mark.parametrize("oddly", ["", " + '!' * (mib[0] < 200)"])
+def test_nvml_checks_on_the_simulated_gpu(
+    clean_env: dict[str, str], sim: Path, tmp_path: Path, oddly: str
+) -> None:
+    """With a script in nvidia-smi's place, honest or not."""
+    output, smi = tmp_path / "check.json", tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(SMI.format(python=sys.executable, oddly=oddly))
+    smi.chmod(0o755)
+    env = {**clean_env, "PATH": f"{smi.parent}:{clean_env['PATH']}"}
+    done = run(
+        [
+            *(sys.executable, CHECK, "--driver", sim, "--output", output),
+            *("--unit", str(16 << 20), "--only", "nvml"),
+        ],
+        {**env, "EMUV_SIM_VRAM": str(256 << 20), "EMUV_SIM_CONTEXT": str(4 << 20)},
+        timeout=110,
+    )
+    rows = {row["name"]: row for row in json.loads(output.read_text())["rows"]}
+    assert rows["NVML: all that can be asked"]["ok"] is True, rows
+    assert rows["NVML: functions"]["data"]["not_forwarded"] == []
+    smis = rows["nvidia-smi: the same text"]
+    assert smis["ok"] is (not oddly), smis
+    assert done.returncode == (1 if oddly else 0), done.stdout
+    if oddly:
+        assert "Product Name" in smis["detail"]
+    else:
+        assert smis["detail"].startswith("total 96 MiB; 2 of 7")
+
+
 WITHOUT_KERNELS = """
 import sys
 sys.path.insert(0, {benchmarks!r})
