@@ -5,6 +5,8 @@
  *   EMUV_SIM_VRAM     bytes of each card (default 8 GiB)
  *   EMUV_SIM_DEVICES  how many cards (1 to 16; default 1)
  *   EMUV_SIM_CONTEXT  bytes that a context takes (default 0)
+ *   EMUV_SIM_MODULE   bytes that a module's code takes in a context (default 0)
+ *   EMUV_SIM_POOL     bytes that a pool reserves at a time (default 512)
  *   EMUV_SIM_FAIL     NAME:N:CODE,…: the N-th call of NAME fails with CODE
  *   EMUV_SIM_REPORT   a file for the report at exit; %p in it is the process id
  *   EMUV_SIM_UNKNOWN_KERNELS  touch: kernels without PTX touch their memory; refuse
@@ -180,6 +182,10 @@ void sim_configure(void)
 					  "a number of devices from 1 to 16");
 	sim_config.context_bytes = setting("EMUV_SIM_CONTEXT", 0, 0, 1ULL << 44,
 					   "a number of bytes, in digits only");
+	sim_config.module_bytes = setting("EMUV_SIM_MODULE", 0, 0, 1ULL << 40,
+					  "a number of bytes, in digits only");
+	sim_config.pool_bytes = setting("EMUV_SIM_POOL", 512, 512, 1ULL << 40,
+					"a number of bytes from 512, in digits only");
 	sim_config.wait_ms = (unsigned int)setting("EMUV_SIM_WAIT_MS", 60000, 1, 3600000,
 						   "a number of milliseconds from 1 to 3600000");
 	sim_config.end_ms = (unsigned int)setting("EMUV_SIM_END_MS", 2000, 1, 3600000,

@@ -109,6 +109,8 @@ CUresult sim_graph_free_work(sim_context_t *context, CUdeviceptr address, sim_wo
 /* A launch begins: takes the memory that its nodes allocate.  `automatic`: what is left of
  * the launch before is freed. */
 CUresult sim_graph_memory_take(const sim_graph_t *graph, bool automatic);
+/* The same bytes, for a launch to come. */
+CUresult sim_graph_memory_book(const sim_graph_t *graph);
 /* cuMemFree and its kin of memory that a graph allocated; false: it is not allocated now. */
 bool sim_graph_memory_release(sim_range_t *range);
 /* The parameters of nodes. */

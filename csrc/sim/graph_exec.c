@@ -78,6 +78,16 @@ static CUresult make(CUgraph handle, uint64_t flags, sim_exec_t **answer)
 	return CUDA_SUCCESS;
 }
 
+static void drop(sim_exec_t *exec)
+{
+	sim_graph_t *graph = sim_object_get(exec->made_of, SIM_GRAPH);
+
+	if (graph && graph->id == exec->made_of_id)
+		graph->execs--;
+	sim_graph_delete(exec->graph);
+	sim_object_delete(exec);
+}
+
 static CUresult instantiate(CUgraphExec *handle, CUgraph graph, uint64_t flags)
 {
 	sim_exec_t *exec = NULL;
@@ -92,8 +102,12 @@ static CUresult instantiate(CUgraphExec *handle, CUgraph graph, uint64_t flags)
 				"the simulated GPU does not launch graphs from kernels");
 	sim_lock_take();
 	result = make(graph, flags, &exec);
+	if (result == CUDA_SUCCESS && flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
+		result = sim_graph_memory_book(exec->graph);
 	if (result == CUDA_SUCCESS)
 		*handle = (CUgraphExec)exec;
+	else if (exec)
+		drop(exec);
 	sim_lock_drop();
 	return result;
 }
@@ -162,14 +176,8 @@ SIM_API(cuGraphExecDestroy, CUgraphExec handle)
 	SIM_ENTER(cuGraphExecDestroy);
 	sim_lock_take();
 	exec = sim_exec_get(handle, &result);
-	if (exec) {
-		sim_graph_t *graph = sim_object_get(exec->made_of, SIM_GRAPH);
-
-		if (graph && graph->id == exec->made_of_id)
-			graph->execs--;
-		sim_graph_delete(exec->graph);
-		sim_object_delete(exec);
-	}
+	if (exec)
+		drop(exec);
 	sim_lock_drop();
 	sim_user_objects_end();
 	return result;
@@ -302,7 +310,7 @@ static CUresult launch_on(sim_exec_t *exec, sim_stream_t *stream)
 	return result;
 }
 
-static CUresult launch(CUgraphExec handle, CUstream stream_handle, bool per_thread, bool only_check)
+static CUresult launch(CUgraphExec handle, CUstream stream_handle, bool per_thread, bool only_upload)
 {
 	CUresult result = CUDA_SUCCESS;
 	sim_stream_t *stream;
@@ -310,13 +318,16 @@ static CUresult launch(CUgraphExec handle, CUstream stream_handle, bool per_thre
 
 	sim_lock_take();
 	stream = sim_stream_get(stream_handle, per_thread, &result);
-	if (stream && !only_check && !stream->capture) {
+	if (stream && !only_upload && !stream->capture) {
 		/* May drop the lock: nothing is kept from before. */
 		sim_stream_room(stream);
 		stream = sim_stream_get(stream_handle, per_thread, &result);
 	}
 	exec = stream ? sim_exec_get(handle, &result) : NULL;
-	if (exec && !only_check)
+	if (exec && only_upload)
+		result = exec->graph->has_memory ? sim_graph_memory_book(exec->graph)
+						 : CUDA_SUCCESS;
+	else if (exec)
 		result = launch_on(exec, stream);
 	sim_lock_drop();
 	return result;
@@ -334,7 +345,7 @@ SIM_API(cuGraphLaunch_ptsz, CUgraphExec exec, CUstream stream)
 	return launch(exec, stream, true, false);
 }
 
-/* There is nothing to upload. */
+/* There is nothing to upload but the memory that its nodes allocate. */
 SIM_API(cuGraphUpload, CUgraphExec exec, CUstream stream)
 {
 	SIM_ENTER(cuGraphUpload);

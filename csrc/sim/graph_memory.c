@@ -3,13 +3,18 @@
  * Memory that graphs allocate and free.
  *
  * The address of an allocation is fixed when its node is made; bytes of the card are
- * taken when a graph with it is first launched, and kept for the next launch until
- * cuDeviceGraphMemTrim or the end of the graph and its clones.  Whether the memory is
- * `allocated` is the program's view, in the order of its calls: launching sets it, a
- * free (a node of the same or of another graph, cuMemFreeAsync, cuMemFree) ends it.
- * The nodes themselves have nothing to do when they run.
+ * taken when a graph with it is first launched or uploaded, and kept for the next launch.
+ * cuDeviceGraphMemTrim gives back what no launch that is queued uses and the program has
+ * not allocated.  What a graph held when it and its clones went stays reserved for other
+ * graphs until then, too (`spare`); no two graphs that live share any.
  *
- * Memory that is still allocated when its graph goes is plain device memory from then on.
+ * Whether the memory is `allocated` is the program's view, in the order of its calls:
+ * launching sets it, a free (a node of the same or of another graph, cuMemFreeAsync,
+ * cuMemFree) ends it.  The nodes themselves have nothing to do when they run.  Memory that
+ * is still allocated when its graph goes lives on until it is freed.
+ *
+ * `used` is what is associated with graphs (booked for one that lives, or allocated),
+ * `reserved` that and what is spare.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +26,7 @@
 struct sim_graph_memory {
 	struct sim_graph_memory *next; /* of all */
 	unsigned int references; /* pieces of work */
+	unsigned int queued;     /* of them: in streams, not done yet */
 	uint64_t address, id;
 	CUdevice device;
 	size_t bytes;
@@ -34,25 +40,41 @@ typedef struct {
 
 static sim_graph_memory_t *all;
 static struct {
-	uint64_t used, used_high, reserved, reserved_high;
+	uint64_t used, used_high, reserved, reserved_high, spare;
 } accounts[SIM_MAX_DEVICES];
 
-static void set_allocated(sim_graph_memory_t *memory, bool allocated)
+/* Takes bytes for it, those first that are spare.  False: the card has none. */
+static bool book(sim_graph_memory_t *memory)
 {
-	if (memory->allocated == allocated)
-		return;
-	memory->allocated = allocated;
-	accounts[memory->device].used += allocated ? memory->bytes : -(uint64_t)memory->bytes;
-	if (accounts[memory->device].used > accounts[memory->device].used_high)
-		accounts[memory->device].used_high = accounts[memory->device].used;
-}
+	uint64_t spare = accounts[memory->device].spare;
+	uint64_t reuse = spare < memory->bytes ? spare : memory->bytes;
 
-static void set_booked(sim_graph_memory_t *memory, bool booked)
-{
-	memory->booked = booked;
-	accounts[memory->device].reserved += booked ? memory->bytes : -(uint64_t)memory->bytes;
+	if (reuse < memory->bytes && !sim_card_take(memory->device, memory->bytes - reuse))
+		return false;
+	memory->booked = true;
+	accounts[memory->device].spare -= reuse;
+	accounts[memory->device].reserved += memory->bytes - reuse;
+	accounts[memory->device].used += memory->bytes;
 	if (accounts[memory->device].reserved > accounts[memory->device].reserved_high)
 		accounts[memory->device].reserved_high = accounts[memory->device].reserved;
+	if (accounts[memory->device].used > accounts[memory->device].used_high)
+		accounts[memory->device].used_high = accounts[memory->device].used;
+	return true;
+}
+
+/* Its bytes are spare from now on. */
+static void unbook(sim_graph_memory_t *memory)
+{
+	memory->booked = false;
+	accounts[memory->device].spare += memory->bytes;
+	accounts[memory->device].used -= memory->bytes;
+}
+
+static void give_spare(CUdevice device)
+{
+	sim_card_give(device, accounts[device].spare);
+	accounts[device].reserved -= accounts[device].spare;
+	accounts[device].spare = 0;
 }
 
 static sim_range_t *range_of(const sim_graph_memory_t *memory)
@@ -62,7 +84,7 @@ static sim_range_t *range_of(const sim_graph_memory_t *memory)
 	return range && range->id == memory->id ? range : NULL;
 }
 
-/* The last piece that knows it is gone. */
+/* No piece knows it any more, and it is not allocated. */
 static void end(sim_graph_memory_t *memory)
 {
 	sim_range_t *range = range_of(memory);
@@ -74,13 +96,11 @@ static void end(sim_graph_memory_t *memory)
 		}
 	if (range) {
 		range->graph = NULL;
-		range->settled = !memory->booked; /* what sim_memory_free gives back */
-		if (!memory->allocated)
-			sim_leftover_drop(sim_memory_free(range));
+		range->settled = true; /* sim_memory_free gives nothing back to the card */
+		sim_leftover_drop(sim_memory_free(range));
 	}
-	set_allocated(memory, false);
 	if (memory->booked)
-		set_booked(memory, false);
+		unbook(memory);
 	free(memory);
 }
 
@@ -94,8 +114,18 @@ static void drop(sim_work_t *work)
 {
 	sim_graph_memory_t *memory = ((memory_work_t *)work)->memory;
 
-	if (--memory->references == 0)
+	if (--memory->references == 0 && !memory->allocated)
 		end(memory);
+}
+
+static void enter(sim_work_t *work)
+{
+	((memory_work_t *)work)->memory->queued++;
+}
+
+static void done(sim_work_t *work)
+{
+	((memory_work_t *)work)->memory->queued--;
 }
 
 const sim_work_kind_t sim_graph_alloc_kind = {
@@ -104,6 +134,8 @@ const sim_work_kind_t sim_graph_alloc_kind = {
 	.node_type = CU_GRAPH_NODE_TYPE_MEM_ALLOC,
 	.copied = copied,
 	.drop = drop,
+	.enter = enter,
+	.done = done,
 };
 const sim_work_kind_t sim_graph_free_kind = {
 	.name = "free",
@@ -111,6 +143,8 @@ const sim_work_kind_t sim_graph_free_kind = {
 	.node_type = CU_GRAPH_NODE_TYPE_MEM_FREE,
 	.copied = copied,
 	.drop = drop,
+	.enter = enter,
+	.done = done,
 };
 
 static CUresult work_of(const sim_work_kind_t *kind, sim_context_t *context,
@@ -186,7 +220,7 @@ static sim_graph_memory_t *memory_of(const sim_node_t *node, CUgraphNodeType typ
 	return node->type == type ? ((memory_work_t *)node->work)->memory : NULL;
 }
 
-static CUresult check(const sim_graph_t *graph, bool automatic)
+static CUresult check(const sim_graph_t *graph)
 {
 	CUresult result = CUDA_SUCCESS;
 
@@ -195,19 +229,27 @@ static CUresult check(const sim_graph_t *graph, bool automatic)
 		sim_graph_memory_t *memory = memory_of(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC);
 
 		if (node->child)
-			result = check(node->child, automatic);
-		if (!memory)
-			continue;
-		if (memory->allocated && !automatic)
+			result = check(node->child);
+		else if (memory && memory->allocated)
 			result = sim_fail(CUDA_ERROR_INVALID_VALUE,
 					  "cuGraphLaunch: what the last launch allocated was not "
 					  "freed (0x%llx)", (unsigned long long)memory->address);
-		else if (!memory->booked) {
-			if (!sim_card_take(memory->device, memory->bytes))
-				result = CUDA_ERROR_OUT_OF_MEMORY;
-			else
-				set_booked(memory, true);
-		}
+	}
+	return result;
+}
+
+CUresult sim_graph_memory_book(const sim_graph_t *graph)
+{
+	CUresult result = CUDA_SUCCESS;
+
+	for (size_t i = 0; i < graph->count && result == CUDA_SUCCESS; i++) {
+		const sim_node_t *node = graph->nodes[i];
+		sim_graph_memory_t *memory = memory_of(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC);
+
+		if (node->child)
+			result = sim_graph_memory_book(node->child);
+		else if (memory && !memory->booked && !book(memory))
+			result = CUDA_ERROR_OUT_OF_MEMORY;
 	}
 	return result;
 }
@@ -220,18 +262,20 @@ static void settle(const sim_graph_t *graph)
 		if (node->child)
 			settle(node->child);
 		if (memory_of(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC))
-			set_allocated(memory_of(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC), true);
+			memory_of(node, CU_GRAPH_NODE_TYPE_MEM_ALLOC)->allocated = true;
 	}
 	for (size_t i = 0; i < graph->count; i++)
 		if (memory_of(graph->nodes[i], CU_GRAPH_NODE_TYPE_MEM_FREE))
-			set_allocated(memory_of(graph->nodes[i], CU_GRAPH_NODE_TYPE_MEM_FREE), false);
+			memory_of(graph->nodes[i], CU_GRAPH_NODE_TYPE_MEM_FREE)->allocated = false;
 }
 
 CUresult sim_graph_memory_take(const sim_graph_t *graph, bool automatic)
 {
-	CUresult result = check(graph, automatic);
+	CUresult result = automatic ? CUDA_SUCCESS : check(graph);
 
-	/* What was booked stays with the graph even so. */
+	/* What was booked stays with the graph even where the rest fails. */
+	if (result == CUDA_SUCCESS)
+		result = sim_graph_memory_book(graph);
 	if (result == CUDA_SUCCESS)
 		settle(graph);
 	return result;
@@ -241,7 +285,9 @@ bool sim_graph_memory_release(sim_range_t *range)
 {
 	if (!range->graph->allocated)
 		return false;
-	set_allocated(range->graph, false);
+	range->graph->allocated = false;
+	if (range->graph->references == 0)
+		end(range->graph);
 	return true;
 }
 
@@ -249,25 +295,22 @@ bool sim_graph_memory_release(sim_range_t *range)
 
 SIM_API(cuDeviceGraphMemTrim, CUdevice device)
 {
-	CUresult result;
-
 	SIM_ENTER(cuDeviceGraphMemTrim);
 	SIM_DEVICE_CHECK(cuDeviceGraphMemTrim, device);
 	sim_lock_take();
-	result = sim_current_finish();
-	for (sim_graph_memory_t *memory = all; memory && result == CUDA_SUCCESS;
-	     memory = memory->next) {
+	for (sim_graph_memory_t *memory = all; memory; memory = memory->next) {
 		sim_range_t *range = range_of(memory);
 
-		if (memory->device != device || !memory->booked || memory->allocated)
+		if (memory->device != device || !memory->booked || memory->allocated ||
+		    memory->queued)
 			continue;
-		set_booked(memory, false);
-		sim_card_give(device, memory->bytes);
+		unbook(memory);
 		if (range && !range->space)
 			madvise((void *)range->start, range->bytes, MADV_DONTNEED);
 	}
+	give_spare(device);
 	sim_lock_drop();
-	return result;
+	return CUDA_SUCCESS;
 }
 
 static uint64_t *account(CUdevice device, int attribute)

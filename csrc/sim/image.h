@@ -145,6 +145,7 @@ typedef struct sim_module {
 	} *variables;                /* by index in the image */
 	uint64_t *addresses;         /* all of them; NULL: not all were asked for yet */
 	bool of_library;        /* unloaded with it */
+	uint64_t code_bytes;    /* that it takes of the card, EMUV_SIM_MODULE */
 } sim_module_t;
 
 /* sim_lock held for these. */

@@ -17,6 +17,8 @@ typedef struct {
 	bool touch_unknown; /* EMUV_SIM_UNKNOWN_KERNELS=touch */
 	uint64_t card_bytes;
 	uint64_t context_bytes;
+	uint64_t module_bytes;
+	uint64_t pool_bytes; /* that a pool reserves at a time */
 	int devices;         /* before CUDA_VISIBLE_DEVICES */
 	unsigned int wait_ms; /* how long a wait for a held stream may last */
 	unsigned int end_ms;  /* how long work may take when its context or the process ends */

@@ -4,7 +4,8 @@
  *
  * A function's handle is made when it is first asked for and is the same ever after.
  * A variable's memory is taken at the first question for its address, holds what the
- * image says it starts with, and is given back with the module.
+ * image says it starts with, and is given back with the module.  Its code takes
+ * EMUV_SIM_MODULE bytes of the card.
  */
 #include <limits.h>
 #include <stdlib.h>
@@ -130,10 +131,12 @@ sim_module_t *sim_module_make(sim_image_t *image, sim_context_t *context)
 	if (!module)
 		return NULL;
 	module->variables = calloc(image->variable_count + 1, sizeof(*module->variables));
-	if (!module->variables) {
+	if (!module->variables || !sim_card_take(context->device, sim_config.module_bytes)) {
+		free(module->variables);
 		sim_object_delete(module);
 		return NULL;
 	}
+	module->code_bytes = sim_config.module_bytes;
 	module->image = sim_image_share(image);
 	return module;
 }
@@ -156,6 +159,7 @@ void sim_module_delete(sim_module_t *module)
 		free(function->legacy);
 		sim_object_delete(function);
 	}
+	sim_card_give(module->object.context->device, module->code_bytes);
 	sim_image_drop(module->image);
 	free(module->variables);
 	free(module->addresses);

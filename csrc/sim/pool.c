@@ -3,8 +3,8 @@
  * Memory pools; allocation from them is ordered.c's.
  *
  * A pool reserves bytes of the card and hands them out: used <= reserved.  Bytes are
- * reserved exactly as they are needed (a real driver takes 2 MiB and more at a time)
- * and freed bytes stay reserved up to the release threshold; what is beyond it goes
+ * reserved in multiples of EMUV_SIM_POOL (by default exactly as they are needed; a real
+ * driver takes 2 MiB and more at a time) and freed bytes stay reserved up to the release threshold; what is beyond it goes
  * back at the free's place in its stream, where a real driver waits for the next
  * synchronisation.  Pools of host memory and of managed memory take nothing of a card
  * themselves.
@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "internal.h"
 #include "pool.h"
 
 /* Default and current pools that belong to no device: of host memory, of managed memory. */
@@ -85,12 +86,16 @@ static bool takes_card(const struct sim_pool *pool)
 bool sim_pool_take(struct sim_pool *pool, size_t bytes)
 {
 	uint64_t need = pool->used + sim_round_up(bytes, SIM_GRANULE_BYTES);
-	if (pool->props.maxSize && need > sim_round_up(pool->props.maxSize, SIM_GRANULE_BYTES))
+	uint64_t most = sim_round_up(pool->props.maxSize, SIM_GRANULE_BYTES);
+	if (most && need > most)
 		return false;
 	if (need > pool->reserved) {
-		if (takes_card(pool) && !sim_card_take(pool->props.location.id, need - pool->reserved))
+		uint64_t wanted = sim_round_up(need, sim_config.pool_bytes);
+		if (most && wanted > most)
+			wanted = most;
+		if (takes_card(pool) && !sim_card_take(pool->props.location.id, wanted - pool->reserved))
 			return false;
-		pool->reserved = need;
+		pool->reserved = wanted;
 	}
 	pool->used = need;
 	pool->live++;
@@ -106,6 +111,9 @@ static void pool_trim(struct sim_pool *pool, uint64_t keep)
 {
 	if (keep < pool->used)
 		keep = pool->used;
+	/* Whole pieces only; what it has of more is less than one. */
+	if (keep < SIM_MAX_BYTES)
+		keep = sim_round_up(keep, sim_config.pool_bytes);
 	if (pool->reserved <= keep)
 		return;
 	if (takes_card(pool))

@@ -184,6 +184,7 @@ def test_a_launch_is_captured_as_a_child(driver: Driver, streams: list[int], cel
 
 def test_allocations_are_captured(driver: Driver, streams: list[int], cells: int) -> None:
     stream = streams[0]
+    driver.cuDeviceGraphMemTrim(0)
     free = driver.memory_info()[0]
     driver.cuStreamBeginCapture_v2(stream, GLOBAL)
     memory = driver.new("cuMemAllocAsync", 1 << 20, stream)
@@ -198,6 +199,7 @@ def test_allocations_are_captured(driver: Driver, streams: list[int], cells: int
     assert driver.download(cells, 4) == b"\6" * 4
     driver.cuGraphExecDestroy(exec_)
     driver.cuGraphDestroy(graph)
+    driver.cuDeviceGraphMemTrim(0)
     assert driver.memory_info()[0] == free
 
 

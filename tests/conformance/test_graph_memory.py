@@ -92,7 +92,7 @@ def test_memory_of_a_graph(driver: Driver, graph: int, stream: int, cells: int) 
     for _ in range(3):
         run(driver, exec_, stream)
         assert driver.download(cells, 4) == b"\b" * 4
-    assert memory_attribute(driver, 0) == used
+    assert memory_attribute(driver, 0) == used + MIB
     assert memory_attribute(driver, 2) == reserved + MIB
     assert free_before - driver.memory_info()[0] == MIB
     driver.cuDeviceGraphMemTrim(0)
@@ -100,8 +100,86 @@ def test_memory_of_a_graph(driver: Driver, graph: int, stream: int, cells: int) 
     run(driver, exec_, stream)
     driver.cuGraphExecDestroy(exec_)
     driver.cuGraphDestroy(graph)
+    # What the graph had stays reserved for others until it is trimmed.
+    assert memory_attribute(driver, 0) == used
+    assert memory_attribute(driver, 2) == reserved + MIB
+    assert free_before - driver.memory_info()[0] == MIB
+    driver.cuDeviceGraphMemTrim(0)
     assert driver.memory_info()[0] == free_before
     assert memory_attribute(driver, 2) == reserved
+
+
+def freed_in_it(driver: Driver, graph: int, size: int) -> int:
+    """The graph allocates and frees `size` bytes; instantiated."""
+    alloc, address = alloc_node(driver, graph, [], size)
+    driver.new("cuGraphAddMemFreeNode", graph, handles(alloc), 1, address)
+    return instantiate(driver, graph)
+
+
+@pytest.mark.parametrize("suffix", ["", "_ptsz"])
+def test_an_upload_takes_the_memory(
+    driver: Driver, graph: int, stream: int, suffix: str
+) -> None:
+    driver.cuDeviceGraphMemTrim(0)
+    exec_ = freed_in_it(driver, graph, 3 * MIB)
+    assert memory_attribute(driver, 2) == 0
+    driver.check("cuGraphUpload" + suffix, exec_, stream)
+    driver.cuStreamSynchronize(stream)
+    assert memory_attribute(driver, 2) >= 3 * MIB
+    reserved = memory_attribute(driver, 2)
+    run(driver, exec_, stream)
+    assert memory_attribute(driver, 2) == reserved
+    driver.cuGraphExecDestroy(exec_)
+    driver.cuDeviceGraphMemTrim(0)
+
+
+def test_what_is_spare_is_used_again(driver: Driver, graph: int, stream: int) -> None:
+    driver.cuDeviceGraphMemTrim(0)
+    exec_ = freed_in_it(driver, graph, 4 * MIB)
+    run(driver, exec_, stream)
+    reserved = memory_attribute(driver, 2)
+    driver.cuGraphExecDestroy(exec_)
+    driver.cuGraphDestroy(graph)
+    other = driver.new("cuGraphCreate", 0)
+    exec_ = freed_in_it(driver, other, 4 * MIB)
+    run(driver, exec_, stream)
+    assert memory_attribute(driver, 2) == reserved
+    driver.cuGraphExecDestroy(exec_)
+    driver.cuGraphDestroy(other)
+    driver.cuDeviceGraphMemTrim(0)
+    assert memory_attribute(driver, 2) == 0
+
+
+def test_a_trim_leaves_what_is_scheduled(
+    sim_table: SimTable, driver: Driver, graph: int, stream: int
+) -> None:
+    exec_ = freed_in_it(driver, graph, MIB)
+    run(driver, exec_, stream)
+    assert sim_table.hold_stream(stream, 1) == SUCCESS
+    driver.cuGraphLaunch(exec_, stream)
+    driver.cuDeviceGraphMemTrim(0)
+    assert memory_attribute(driver, 2) == MIB
+    assert sim_table.hold_stream(stream, 0) == SUCCESS
+    driver.cuStreamSynchronize(stream)
+    driver.cuDeviceGraphMemTrim(0)
+    assert memory_attribute(driver, 2) == 0
+    driver.cuGraphExecDestroy(exec_)
+
+
+def test_what_outlives_its_graph_is_reserved_until_it_is_freed(
+    driver: Driver, graph: int, stream: int
+) -> None:
+    driver.cuDeviceGraphMemTrim(0)
+    _, address = alloc_node(driver, graph, [], MIB)
+    exec_ = instantiate(driver, graph)
+    run(driver, exec_, stream)
+    driver.cuGraphExecDestroy(exec_)
+    driver.cuGraphDestroy(graph)
+    driver.cuDeviceGraphMemTrim(0)
+    assert memory_attribute(driver, 2) >= MIB
+    driver.cuMemFree_v2(address)
+    driver.cuDeviceGraphMemTrim(0)
+    assert memory_attribute(driver, 2) == 0
 
 
 def test_memory_that_outlives_the_launch(

@@ -367,3 +367,35 @@ def test_the_card_holds_pools_too(sim_table: SimTable, script: Script) -> None:
         """,
         EMUV_SIM_VRAM=str(32 * MIB),
     )
+
+
+def test_a_pool_reserves_in_pieces(sim_table: SimTable, script: Script) -> None:
+    script(
+        """
+        driver.cuInit(0)
+        driver.cuCtxSetCurrent(driver.new("cuDevicePrimaryCtxRetain", 0))
+        pool = driver.new("cuDeviceGetDefaultMemPool", 0)
+        def reserved():
+            value = c_uint64()
+            driver.cuMemPoolGetAttribute(pool, 5, byref(value))
+            return value.value >> 20
+        driver.cuMemPoolSetAttribute(pool, 4, byref(c_uint64(40 << 20)))
+        a = driver.new("cuMemAllocAsync", 1, None)
+        assert reserved() == 32
+        b = driver.new("cuMemAllocAsync", 32 << 20, None)
+        assert reserved() == 64
+        assert driver.memory_info()[0] == 64 << 20
+        assert driver.code("cuMemAllocAsync", byref(c_uint64()), 96 << 20, None) == OUT_OF_MEMORY
+        driver.cuMemFreeAsync(b, None)
+        driver.cuStreamSynchronize(None)
+        assert reserved() == 64                      # 40 MiB are two pieces
+        driver.cuMemPoolTrimTo(pool, 0)
+        assert reserved() == 32                      # one has an allocation
+        driver.cuMemFreeAsync(a, None)
+        driver.cuStreamSynchronize(None)
+        driver.cuMemPoolTrimTo(pool, 0)
+        assert reserved() == 0
+        """,
+        EMUV_SIM_VRAM=str(128 * MIB),
+        EMUV_SIM_POOL=str(32 * MIB),
+    )
