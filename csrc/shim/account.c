@@ -13,7 +13,9 @@ bool emuv_account_reserve(CUdevice device, uint64_t bytes, unsigned int how, emu
 	emuv_books_lock();
 	emuv_books_refresh(device);
 	if (!emuv_ledger_promise(&g_books.ledger)) {
-		granted = emuv_budget_reserve(&g_books.devices[device], bytes, how, grant);
+		granted = how >> EMUV_POOL_SHIFT ?
+				  emuv_books_pool_reserve(device, bytes, how, grant) :
+				  emuv_budget_reserve(&g_books.devices[device], bytes, how, grant);
 		if (granted)
 			emuv_books_publish(device);
 		else
@@ -55,6 +57,9 @@ void emuv_account_commit(CUdevice device, const emuv_grant_t *grant, emuv_entry_
 	entry->device = (int16_t)device;
 	emuv_books_lock();
 	emuv_books_enter(entry);
+	emuv_books_pool_ends(grant, false);
+	if (spilled && entry->flags & EMUV_ENTRY_POOL)
+		emuv_books_pool_spilled(entry);
 	g_books.devices[device].counters.live_allocations++;
 	emuv_budget_held(&g_books.devices[device]);
 	if (spilled)
@@ -78,6 +83,7 @@ void emuv_account_roll_back(CUdevice device, const emuv_grant_t *grant)
 	emuv_books_lock();
 	emuv_ledger_unpromise(&g_books.ledger);
 	emuv_budget_release(&g_books.devices[device], grant);
+	emuv_books_pool_ends(grant, true);
 	emuv_books_publish(device);
 	emuv_books_unlock();
 }

@@ -150,6 +150,44 @@ void emuv_account_settled(const emuv_move_t *move, enum emuv_move_end how);
 /* The program's own hints, of which so many bytes were left where they are. */
 void emuv_account_clipped(CUdevice device, const char *what, uint64_t bytes);
 
+/*
+ * Memory pools, by their number in the books (0: none; account_pools.c).  `new` answers 0
+ * where the table is full: what such a pool keeps is not counted.  Around a pool's
+ * destruction: `leaves` (false: somebody asks the driver about it, ask again), then
+ * `gone` or `stays`.
+ */
+unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device);
+bool emuv_account_pool_leaves(unsigned int slot);
+void emuv_account_pool_stays(unsigned int slot);
+void emuv_account_pool_gone(unsigned int slot);
+/*
+ * Up to `max` pools of a device, from *next (0 at first) on; none of them is destroyed
+ * before it was handed to emuv_account_pool_seen with what the driver has reserved for
+ * it, NULL: not known.
+ */
+typedef struct {
+	uint64_t handle, asked, begun, reserved, kept, unsure;
+	unsigned int slot;
+} emuv_pool_look_t;
+size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t *looks, size_t max);
+void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserved);
+/* The driver has made the allocation of a grant: what the pool grew by for it is there. */
+void emuv_account_pool_grown(emuv_grant_t *grant);
+/* The pool grew beyond the room that is now, and was undone. */
+void emuv_account_pool_refused(unsigned int slot);
+/* Of its allocations: bytes in managed memory now and at most since the last reset. */
+void emuv_account_pool_spilled(unsigned int slot, uint64_t *now, uint64_t *high, bool reset);
+/* Bytes by which a device is, or may be, over its vram. */
+uint64_t emuv_account_excess(CUdevice device);
+
+/*
+ * Graphs' memory: `reserve` for a launch (false: no room), which ends by `seen` with the
+ * same bytes and what the driver has reserved now, NULL: not known.
+ */
+bool emuv_account_graph_reserve(CUdevice device, uint64_t bytes);
+void emuv_account_graph_seen(CUdevice device, uint64_t ended, const uint64_t *reserved);
+uint64_t emuv_account_graph(CUdevice device);
+
 /* What the reports say of a device. */
 typedef struct {
 	uint64_t visible; /* EMUV_UNLIMITED: the driver's own answer stands */

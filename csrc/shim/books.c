@@ -80,12 +80,15 @@ void emuv_books_refresh(CUdevice device)
 
 static emuv_grant_t grant_of(const emuv_entry_t *entry)
 {
-	return (emuv_grant_t){ entry->placement, entry->bytes, entry->resident };
+	return (emuv_grant_t){ .placement = entry->placement, .bytes = entry->bytes,
+			       .resident = entry->resident };
 }
 
 /* What else there is of an entry that is gone. */
 static void forget(const emuv_entry_t *entry)
 {
+	if (entry->flags & EMUV_ENTRY_POOL)
+		emuv_books_pool_freed(entry);
 	emuv_books_retire(emuv_books_map(entry));
 	if (emuv_books_movable(entry))
 		g_books.devices[entry->device].counters.movable_bytes -= entry->bytes;

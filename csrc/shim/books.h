@@ -15,11 +15,30 @@
 #include "account.h"
 #include "extents.h"
 
+/* A memory pool of the driver's: account_pools.c. */
+typedef struct {
+	uint64_t handle; /* 0: vacant */
+	uint64_t live;   /* charged as device memory, what is under way included */
+	uint64_t reserved, unsure;
+	uint64_t asked;  /* what all allocations ever may have made it grow by */
+	uint64_t begun;  /* ... those that are under way */
+	uint64_t seen;   /* all that the driver ever said it has reserved, or-ed */
+	uint64_t refused_room;          /* with no more room than this it grew too much */
+	uint64_t spilled, spilled_high; /* its allocations in managed memory */
+	uint32_t lookers; /* threads that ask the driver about it */
+	int16_t device;
+	bool gone;  /* destroyed, and not all of it freed */
+	bool wider; /* it was seen to grow by more than was asked of it: in pieces */
+} emuv_pool_t;
+#define EMUV_MAX_POOLS 256
+
 typedef struct {
 	pthread_mutex_t lock;
 	emuv_ledger_t ledger;
 	emuv_budget_device_t devices[EMUV_MAX_DEVICES];
 	uint64_t leaving[EMUV_MAX_DEVICES]; /* charged as resident, on their way to the host */
+	uint64_t graph_pending[EMUV_MAX_DEVICES]; /* of graph_bytes: launches under way */
+	emuv_pool_t pools[EMUV_MAX_POOLS];
 	uint64_t applied_generation; /* of the control block */
 	uint64_t last_serial;        /* of entries, in the order of entering */
 	uint64_t last_ticket;        /* of moves of spilled ranges' blocks */
@@ -60,6 +79,14 @@ void emuv_books_weigh(CUdevice device);
  * so is its charge.
  */
 void emuv_books_enter(emuv_entry_t *entry);
+/* Of a pool (how >> EMUV_POOL_SHIFT), as emuv_budget_reserve. */
+bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
+			     emuv_grant_t *grant);
+/* A pool's grant has become an entry, or was rolled back. */
+void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone);
+/* An entry with EMUV_ENTRY_POOL: entered as spilled, uncharged. */
+void emuv_books_pool_spilled(const emuv_entry_t *entry);
+void emuv_books_pool_freed(const emuv_entry_t *entry);
 /* Uncharges an entry that has left the ledger. */
 void emuv_books_uncharge(const emuv_entry_t *entry);
 

@@ -26,11 +26,16 @@ void emuv_budget_held(emuv_budget_device_t *d)
 
 uint64_t emuv_budget_room(const emuv_budget_device_t *d)
 {
-	uint64_t held = emuv_budget_physical(d) + d->others_physical;
+	uint64_t held = emuv_budget_physical(d) + d->others_physical + d->unsure;
 
 	if (d->vram == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
 	return d->vram > held ? d->vram - held : 0;
+}
+
+bool emuv_budget_over(const emuv_budget_device_t *d)
+{
+	return emuv_budget_physical(d) + d->others_physical + d->unsure > d->vram;
 }
 
 uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
@@ -69,16 +74,19 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 	 * the card, not the budget.
 	 */
 	bool fits_device = bytes <= room && (d->vram == EMUV_UNLIMITED ||
-					     bytes <= emuv_budget_free(d));
+					     bytes <= emuv_budget_free(d)) &&
+			   !(how & EMUV_NOT_DEVICE);
 
 	/* With no limit nothing else keeps the sums from wrapping. */
 	if (bytes > EMUV_UNLIMITED - used(d))
 		return false;
 	if (fits_device && !(how & EMUV_MUST_SPILL)) {
-		*grant = (emuv_grant_t){ EMUV_PLACED_DEVICE, bytes, 0 };
+		*grant = (emuv_grant_t){ .placement = EMUV_PLACED_DEVICE, .bytes = bytes };
 		c->device_bytes += bytes;
 		return true;
 	}
+	if (how & EMUV_BEFORE_SPILL && (c->kept_bytes || d->unsure || c->graph_bytes))
+		return false;
 	if ((how & (EMUV_MAY_SPILL | EMUV_MUST_SPILL)) && d->policy == EMUV_POLICY_SPILL &&
 	    d->can_spill && bytes <= emuv_budget_free(d)) {
 		/* A card that is full has no room for a head either. */
@@ -86,7 +94,8 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 		uint64_t head = whole ? 0 : room < bytes ? room : bytes;
 
 		head -= head % EMUV_BLOCK_BYTES;
-		*grant = (emuv_grant_t){ EMUV_PLACED_MANAGED, bytes, head };
+		*grant = (emuv_grant_t){ .placement = EMUV_PLACED_MANAGED, .bytes = bytes,
+					 .resident = head };
 		c->managed_bytes += bytes;
 		c->resident_bytes += head;
 		return true;

@@ -31,6 +31,7 @@ typedef struct {
 	uint32_t can_spill;    /* the device takes managed memory as spilling needs it */
 	uint64_t others_physical; /* of the processes that share the budget; 0: none */
 	uint64_t others_used;
+	uint64_t unsure; /* what pools may keep beyond kept_bytes: account_pools.c */
 	emuv_device_counters_t counters;
 } emuv_budget_device_t;
 
@@ -39,11 +40,18 @@ typedef struct {
 	enum emuv_placement placement;
 	uint64_t bytes;
 	uint64_t resident; /* of a managed grant: the head that fits the budget */
+	uint64_t growth;   /* of a pool's: what the pool may grow by */
+	uint32_t pool;     /* 0: none */
+	uint32_t verify;   /* granted by an estimate: see emuv_pools_fits */
 } emuv_grant_t;
 
 #define EMUV_MAY_SPILL 1u  /* the allocation can be put in managed memory */
 #define EMUV_MUST_SPILL 2u /* the card is full although the budget is not */
 #define EMUV_WHOLE 4u      /* spilled in one piece: no head of it can be resident */
+#define EMUV_BEFORE_SPILL 8u /* no spill while pools or graphs keep what could be had back */
+#define EMUV_NOT_DEVICE 16u  /* it was tried */
+#define EMUV_ESTIMATE 32u    /* from a pool: it may turn out not to fit */
+#define EMUV_POOL_SHIFT 16   /* from there on: the number of the pool, 0: none */
 
 /*
  * Reserves `bytes`, or returns false.  A managed grant's head is a whole number
@@ -71,6 +79,8 @@ uint64_t emuv_budget_room(const emuv_budget_device_t *device);
 uint64_t emuv_budget_visible(const emuv_budget_device_t *device);
 /* visible - used, never negative. */
 uint64_t emuv_budget_free(const emuv_budget_device_t *device);
+/* More is held than vram allows. */
+bool emuv_budget_over(const emuv_budget_device_t *device);
 /* Charges a context's own memory; false (nothing charged) when vram cannot hold it. */
 bool emuv_budget_overhead(emuv_budget_device_t *device, uint64_t bytes);
 

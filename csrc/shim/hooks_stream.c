@@ -1,98 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Stream-ordered memory.  What fits the budget comes from the driver's pools; what
- * does not is managed memory, there at once (which is before any point of the
+ * Stream-ordered memory.  What fits the budget comes from the driver's pools, which
+ * keep what is freed (hooks_pool.c); what does not is managed memory, there at once (which is before any point of the
  * stream), and freed in stream order by deferred.c.
  */
 #include "contexts.h"
 #include "deferred.h"
 #include "hooks.h"
+#include "pause.h"
 #include "placement.h"
-
-/* A default pool that emuV has not met: the one of which device? */
-static bool default_pool_device(CUmemoryPool pool, CUdevice *device)
-{
-	CUmemoryPool candidate;
-	int n = 0;
-
-	g_real.cuDeviceGetCount(&n);
-	for (int i = 0; i < n && i < EMUV_MAX_DEVICES; i++)
-		if (!g_real.cuDeviceGetDefaultMemPool(&candidate, i) && candidate == pool) {
-			*device = i;
-			return true;
-		}
-	return false;
-}
-
-/* Where a pool's memory comes from: emuv_entry_t.link of its entry. */
-enum source { FROM_HOST, FROM_DEVICE, FROM_STREAM_DEVICE };
-
-static void note_pool(CUmemoryPool pool, CUdevice device, enum source source)
-{
-	emuv_entry_t entry = {
-		.key = (uint64_t)(uintptr_t)pool,
-		.kind = EMUV_KIND_POOL,
-		.device = (int16_t)device,
-		.link = source,
-	};
-
-	emuv_account_note(&entry);
-}
-
-/* The device that a pool's memory counts for, *device being the stream's; false: host memory. */
-static bool pool_device(CUmemoryPool pool, CUdevice *device)
-{
-	emuv_entry_t entry;
-
-	if (emuv_account_look(EMUV_KIND_POOL, (uint64_t)(uintptr_t)pool, &entry)) {
-		if (entry.link == FROM_DEVICE)
-			*device = entry.device;
-		return entry.link != FROM_HOST;
-	}
-	/* Imported pools stay with the stream's device. */
-	if (default_pool_device(pool, device))
-		note_pool(pool, *device, FROM_DEVICE);
-	return true;
-}
-
-static enum source source_of(const CUmemPoolProps *props)
-{
-	if (props->location.type == CU_MEM_LOCATION_TYPE_DEVICE && props->location.id >= 0 &&
-	    props->location.id < EMUV_MAX_DEVICES)
-		return FROM_DEVICE;
-	/* Managed memory goes where it is touched, whatever location is preferred. */
-	return props->allocType == CU_MEM_ALLOCATION_TYPE_MANAGED ? FROM_STREAM_DEVICE : FROM_HOST;
-}
-
-CUresult hook_cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
-{
-	CUresult result = g_real.cuMemPoolCreate(pool, props);
-
-	if (!result) {
-		enum source source = source_of(props);
-		CUdevice device = source == FROM_DEVICE ? props->location.id : 0;
-
-		emuv_account_call(device, EMUV_FN_cuMemPoolCreate);
-		note_pool(*pool, device, source);
-	}
-	return result;
-}
-
-CUresult hook_cuMemPoolDestroy(CUmemoryPool pool)
-{
-	emuv_entry_t entry;
-	bool known = emuv_account_take(EMUV_KIND_POOL, (uint64_t)(uintptr_t)pool, &entry);
-	CUresult result = g_real.cuMemPoolDestroy(pool);
-
-	if (known) {
-		emuv_account_call(entry.device, EMUV_FN_cuMemPoolDestroy);
-		if (result)
-			emuv_account_restore(&entry);
-		else
-			emuv_account_freed(&entry);
-	}
-	return result;
-}
+#include "pools.h"
 
 static bool capturing(CUstream stream, bool per_thread)
 {
@@ -118,33 +35,70 @@ static CUresult call(const form_t *form, CUdeviceptr *address, size_t bytes, CUm
 			     form->alloc_from(address, bytes, pool, stream);
 }
 
+#define UNDO_TRIES 10
+
+/* What the pool grew by does not fit after all: the allocation goes back. */
+static bool undo(const form_t *form, const emuv_where_t *where, emuv_grant_t *grant,
+		 unsigned int how, CUdeviceptr address, CUstream stream)
+{
+	unsigned int pool = grant->pool;
+	uint64_t bytes = grant->bytes;
+
+	if (form->per_thread)
+		g_real.cuMemFreeAsync_ptsz(address, stream);
+	else
+		g_real.cuMemFreeAsync(address, stream);
+	emuv_account_roll_back(where->device, grant);
+	/* Its free may come after other work of the stream, which nobody waits for long. */
+	for (int i = 0; i < UNDO_TRIES && !emuv_pools_fits(where->device, grant); i++)
+		emuv_pause_us(200);
+	emuv_account_pool_refused(pool);
+	if (emuv_account_reserve(where->device, bytes, how | EMUV_NOT_DEVICE, grant))
+		return true;
+	emuv_account_denied(where->device, bytes);
+	return false;
+}
+
+/* The pool that the form allocates from.  False: its memory is on the host. */
+static bool find_pool(const form_t *form, CUmemoryPool pool, emuv_where_t *where,
+		      unsigned int *slot, bool *managed)
+{
+	*managed = false;
+	if (!form->alloc)
+		return emuv_pools_of(pool, &where->device, slot, managed);
+	*slot = emuv_pools_current(where->device);
+	return true;
+}
+
 static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 			 CUmemoryPool pool, CUstream stream)
 {
 	emuv_entry_t entry = { .kind = EMUV_KIND_MEMORY };
 	emuv_where_t where;
 	emuv_grant_t grant;
-	unsigned int how = EMUV_MAY_SPILL;
-	bool card_full = false;
+	unsigned int slot, how = EMUV_MAY_SPILL;
+	bool card_full = false, managed;
 	CUresult result = CUDA_SUCCESS;
 
 	if (!address || !bytes || !emuv_where_stream(stream, &where))
 		return emuv_uncounted(call(form, address, bytes, pool, stream));
-	if (!form->alloc && !pool_device(pool, &where.device))
+	/* A node of the graph that is being captured: counted when that is launched. */
+	if (capturing(stream, form->per_thread) ||
+	    !find_pool(form, pool, &where, &slot, &managed))
 		return call(form, address, bytes, pool, stream);
 	emuv_account_call(where.device, (int)form->function);
-	/* In a graph the allocation is a node: it cannot become something else. */
-	if (capturing(stream, form->per_thread))
-		how = 0;
-	if (!emuv_placement_reserve(&where, bytes, how, &grant))
+	if (!emuv_placement_reserve(&where, bytes, how | slot << EMUV_POOL_SHIFT, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	if (grant.placement == EMUV_PLACED_DEVICE) {
 		result = call(form, address, bytes, pool, stream);
-		entry.flags = EMUV_ENTRY_STREAM_ORDER;
-		if (result == CUDA_ERROR_OUT_OF_MEMORY && how) {
+		entry.flags = EMUV_ENTRY_STREAM_ORDER | (managed ? EMUV_ENTRY_OWN_MANAGED : 0);
+		if (result == CUDA_ERROR_OUT_OF_MEMORY) {
 			if (!emuv_placement_card_full(&where, &grant))
 				return result;
 			card_full = true;
+		} else if (!result && grant.verify && !emuv_pools_fits(where.device, &grant) &&
+			   !undo(form, &where, &grant, how, *address, stream)) {
+			return CUDA_ERROR_OUT_OF_MEMORY;
 		}
 	}
 	if (grant.placement == EMUV_PLACED_MANAGED) {
@@ -154,6 +108,10 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 	if (result) {
 		emuv_account_roll_back(where.device, &grant);
 		return result;
+	}
+	if (slot) {
+		entry.flags |= EMUV_ENTRY_POOL;
+		entry.link = slot;
 	}
 	entry.key = *address;
 	entry.context = (uint64_t)(uintptr_t)where.context;

@@ -45,6 +45,7 @@ enum emuv_placement {
 #define EMUV_ENTRY_OWN_MANAGED 1u  /* the program itself asked for managed memory */
 #define EMUV_ENTRY_STREAM_ORDER 2u /* from a pool: outlives its context */
 #define EMUV_ENTRY_PINNING 4u /* not yet pinned to the host: nothing of it may leave */
+#define EMUV_ENTRY_POOL 256u       /* asked of a pool; link: its number in the books */
 
 typedef struct {
 	uint64_t key;

@@ -18,7 +18,9 @@
 #include "deferred.h"
 #include "device_use.h"
 #include "emuv_segment_file.h"
+#include "graphs.h"
 #include "message.h"
+#include "pools.h"
 #include "real.h"
 #include "resolve.h"
 
@@ -263,6 +265,8 @@ static void fork_child(void)
 	emuv_account_fork_child();
 	emuv_contexts_fork_child();
 	emuv_deferred_fork_child();
+	emuv_pools_fork_child();
+	emuv_graphs_fork_child();
 	emuv_resolve_fork_child();
 	/* The parent's page is not the child's to write. */
 	if (segment_file)

@@ -7,6 +7,7 @@
 #include "deferred.h"
 #include "host_memory.h"
 #include "message.h"
+#include "pools.h"
 #include "real.h"
 #include "relaxed.h"
 #include "residency.h"
@@ -61,7 +62,9 @@ bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned 
 {
 	emuv_deferred_reap();
 	emuv_residency_shrink(where);
-	if (emuv_account_reserve(where->device, bytes, how, grant) ||
+	if (emuv_account_reserve(where->device, bytes, how | EMUV_BEFORE_SPILL, grant) ||
+	    emuv_pools_make_room(where->device, bytes, how, grant) ||
+	    emuv_account_reserve(where->device, bytes, how, grant) ||
 	    wait_for_frees(where->device, bytes, how, grant))
 		return true;
 	emuv_account_denied(where->device, bytes);
@@ -126,5 +129,7 @@ bool emuv_placement_card_full(const emuv_where_t *where, emuv_grant_t *grant)
 	uint64_t bytes = grant->bytes;
 
 	emuv_account_roll_back(where->device, grant);
+	if (grant->pool)
+		emuv_pools_look(where->device);
 	return emuv_account_reserve(where->device, bytes, EMUV_MAY_SPILL | EMUV_MUST_SPILL, grant);
 }

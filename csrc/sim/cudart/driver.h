@@ -30,7 +30,6 @@ typedef struct {
 /* Passed on as they are. */
 typedef struct rt_host_node_params CUDA_HOST_NODE_PARAMS;
 typedef struct rt_mem_alloc_node_params CUDA_MEM_ALLOC_NODE_PARAMS;
-typedef struct rt_instantiate_params CUDA_GRAPH_INSTANTIATE_PARAMS;
 typedef struct rt_exec_update_result CUgraphExecUpdateResultInfo;
 typedef union rt_launch_attribute_value CUlaunchAttributeValue;
 typedef cuuint64_t CUgraphConditionalHandle;

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The books' view of memory pools and of graphs' memory: what the driver reserves for
+ * them beyond what the program has allocated.
+ *
+ * What a pool has reserved is known when the driver is asked, which no allocation waits
+ * for.  In between it is estimated: `reserved` never falls below `live`, and a free
+ * leaves it where it is.  That is exact for a pool that reuses all it keeps and
+ * releases nothing.  How far off it may be at most is `unsure`: each allocation since
+ * may have made the pool grow by whole pieces instead.  No room is granted that the
+ * unsure bytes would need; emuv_account_pool_seen makes the estimate true again.
+ *
+ *   reserved by the driver <= reserved + unsure,   kept = reserved - live
+ */
+#include "account.h"
+#include "books.h"
+
+/* What pools are seen to grow by, until the driver has said something else. */
+#define USUAL_PIECE (UINT64_C(32) << 20)
+
+static emuv_pool_t *pool_of(unsigned int slot)
+{
+	return slot && slot <= EMUV_MAX_POOLS ? &g_books.pools[slot - 1] : NULL;
+}
+
+/* Changes a pool, and with it what its device keeps. */
+static void put(emuv_pool_t *p, uint64_t live, uint64_t reserved, uint64_t unsure)
+{
+	emuv_budget_device_t *d = &g_books.devices[p->device];
+
+	d->counters.kept_bytes -= p->reserved - p->live;
+	d->unsure -= p->unsure;
+	p->live = live;
+	p->reserved = reserved > live ? reserved : live;
+	p->unsure = unsure;
+	d->counters.kept_bytes += p->reserved - p->live;
+	d->unsure += p->unsure;
+}
+
+/* What the pool grows by at a time divides all that it was ever seen to have. */
+static uint64_t in_pieces(const emuv_pool_t *p, uint64_t bytes)
+{
+	uint64_t piece = p->seen ? p->seen & -p->seen : USUAL_PIECE;
+	uint64_t sum;
+
+	if (__builtin_add_overflow(bytes, piece - 1, &sum))
+		return EMUV_UNLIMITED / 2;
+	return sum - sum % piece;
+}
+
+/* ---- pools that come and go ---- */
+
+unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device)
+{
+	unsigned int slot = 0;
+
+	emuv_books_lock();
+	for (unsigned int i = 0; i < EMUV_MAX_POOLS && !slot; i++)
+		if (!g_books.pools[i].handle) {
+			g_books.pools[i] = (emuv_pool_t){ .handle = handle,
+							  .device = (int16_t)device };
+			slot = i + 1;
+		}
+	emuv_books_unlock();
+	return slot;
+}
+
+static void vacate_if_over(emuv_pool_t *p)
+{
+	if (!p->gone || p->live || p->spilled)
+		return;
+	put(p, 0, 0, 0);
+	*p = (emuv_pool_t){ 0 };
+}
+
+bool emuv_account_pool_leaves(unsigned int slot)
+{
+	emuv_pool_t *p = pool_of(slot);
+	bool looked_at;
+
+	if (!p)
+		return true;
+	emuv_books_lock();
+	p->gone = true;
+	looked_at = p->lookers;
+	emuv_books_unlock();
+	return !looked_at;
+}
+
+void emuv_account_pool_stays(unsigned int slot)
+{
+	emuv_books_lock();
+	if (pool_of(slot))
+		pool_of(slot)->gone = false;
+	emuv_books_unlock();
+}
+
+void emuv_account_pool_gone(unsigned int slot)
+{
+	emuv_pool_t *p = pool_of(slot);
+
+	if (!p)
+		return;
+	emuv_books_lock();
+	vacate_if_over(p);
+	emuv_books_publish(p->device);
+	emuv_books_unlock();
+}
+
+/* ---- allocations and frees, the lock held ---- */
+
+bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
+			     emuv_grant_t *grant)
+{
+	emuv_pool_t *p = pool_of(how >> EMUV_POOL_SHIFT);
+	emuv_budget_device_t *d = &g_books.devices[device];
+	uint64_t kept = p->reserved - p->live;
+	uint64_t grows = bytes > kept ? bytes - kept : 0;
+	uint64_t worst = in_pieces(p, bytes);
+	uint64_t likely = p->wider ? in_pieces(p, grows) : grows;
+	uint64_t room = emuv_budget_room(d);
+	bool fits;
+
+	if (how & EMUV_ESTIMATE)
+		fits = !emuv_budget_over(d) && likely <= room && (!grows || room > p->refused_room);
+	else
+		fits = worst <= room;
+	if (!fits || how & EMUV_MUST_SPILL ||
+	    (d->vram != EMUV_UNLIMITED && bytes > emuv_budget_free(d)) ||
+	    bytes > EMUV_UNLIMITED / 4)
+		return emuv_budget_reserve(d, bytes, how | EMUV_NOT_DEVICE, grant);
+	*grant = (emuv_grant_t){
+		.placement = EMUV_PLACED_DEVICE, .bytes = bytes, .pool = how >> EMUV_POOL_SHIFT,
+		.growth = worst, .verify = how & EMUV_ESTIMATE ? 1 : 0,
+	};
+	d->counters.device_bytes += bytes;
+	p->asked += worst;
+	p->begun += worst;
+	put(p, p->live + bytes, p->reserved, p->unsure + worst - grows);
+	return true;
+}
+
+void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone)
+{
+	emuv_pool_t *p = pool_of(grant->pool);
+
+	if (!p)
+		return;
+	p->begun -= grant->growth;
+	if (undone)
+		put(p, p->live - grant->bytes, p->reserved, p->unsure);
+}
+
+void emuv_books_pool_spilled(const emuv_entry_t *entry)
+{
+	emuv_pool_t *p = pool_of((unsigned int)entry->link);
+
+	p->spilled += entry->bytes;
+	if (p->spilled > p->spilled_high)
+		p->spilled_high = p->spilled;
+}
+
+void emuv_books_pool_freed(const emuv_entry_t *entry)
+{
+	emuv_pool_t *p = pool_of((unsigned int)entry->link);
+
+	if (entry->placement == EMUV_PLACED_DEVICE)
+		put(p, p->live - entry->bytes, p->reserved, p->unsure);
+	else
+		p->spilled -= entry->bytes;
+	vacate_if_over(p);
+}
+
+/* ---- looking ---- */
+
+size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t *looks, size_t max)
+{
+	size_t n = 0;
+
+	emuv_books_lock();
+	for (; *next < EMUV_MAX_POOLS && n < max; ++*next) {
+		emuv_pool_t *p = &g_books.pools[*next];
+
+		if (!p->handle || p->gone || p->device != device)
+			continue;
+		p->lookers++;
+		looks[n++] = (emuv_pool_look_t){
+			.slot = *next + 1, .handle = p->handle, .asked = p->asked,
+			.begun = p->begun, .reserved = p->reserved, .kept = p->reserved - p->live,
+			.unsure = p->unsure,
+		};
+	}
+	emuv_books_unlock();
+	return n;
+}
+
+void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserved)
+{
+	emuv_pool_t *p = pool_of(look->slot);
+
+	emuv_books_lock();
+	p->lookers--;
+	if (reserved && !p->gone) {
+		p->seen |= *reserved;
+		p->wider |= *reserved > p->reserved;
+		if (*reserved < p->reserved)
+			p->refused_room = 0;
+		/* What was under way, and what has begun since, may have come after the look. */
+		put(p, p->live, *reserved, look->begun + p->asked - look->asked);
+		emuv_books_publish(p->device);
+	}
+	emuv_books_unlock();
+}
+
+void emuv_account_pool_grown(emuv_grant_t *grant)
+{
+	emuv_pool_t *p = pool_of(grant->pool);
+
+	if (!p)
+		return;
+	emuv_books_lock();
+	p->begun -= grant->growth;
+	grant->growth = 0;
+	emuv_books_unlock();
+}
+
+void emuv_account_pool_refused(unsigned int slot)
+{
+	emuv_pool_t *p = pool_of(slot);
+
+	if (!p)
+		return;
+	emuv_books_lock();
+	p->refused_room = emuv_budget_room(&g_books.devices[p->device]);
+	emuv_books_unlock();
+}
+
+void emuv_account_pool_spilled(unsigned int slot, uint64_t *now, uint64_t *high, bool reset)
+{
+	emuv_pool_t *p = pool_of(slot);
+
+	*now = *high = 0;
+	if (!p)
+		return;
+	emuv_books_lock();
+	if (reset)
+		p->spilled_high = p->spilled;
+	*now = p->spilled;
+	*high = p->spilled_high;
+	emuv_books_unlock();
+}
+
+uint64_t emuv_account_excess(CUdevice device)
+{
+	const emuv_budget_device_t *d = &g_books.devices[device];
+	uint64_t held, excess = 0;
+
+	emuv_books_lock();
+	held = emuv_budget_physical(d) + d->others_physical + d->unsure;
+	if (d->vram != EMUV_UNLIMITED && held > d->vram)
+		excess = held - d->vram;
+	emuv_books_unlock();
+	return excess;
+}
+
+/* ---- graphs' memory ---- */
+
+bool emuv_account_graph_reserve(CUdevice device, uint64_t bytes)
+{
+	emuv_budget_device_t *d = &g_books.devices[device];
+	bool fits;
+
+	emuv_books_lock();
+	emuv_books_refresh(device);
+	fits = bytes <= emuv_budget_room(d) &&
+	       (d->vram == EMUV_UNLIMITED || bytes <= emuv_budget_free(d));
+	if (fits) {
+		d->counters.graph_bytes += bytes;
+		g_books.graph_pending[device] += bytes;
+		emuv_books_publish(device);
+	}
+	emuv_books_unlock();
+	return fits;
+}
+
+uint64_t emuv_account_graph(CUdevice device)
+{
+	uint64_t bytes;
+
+	emuv_books_lock();
+	bytes = g_books.devices[device].counters.graph_bytes;
+	emuv_books_unlock();
+	return bytes;
+}
+
+void emuv_account_graph_seen(CUdevice device, uint64_t ended, const uint64_t *reserved)
+{
+	emuv_budget_device_t *d = &g_books.devices[device];
+	uint64_t known;
+
+	emuv_books_lock();
+	known = d->counters.graph_bytes - g_books.graph_pending[device];
+	g_books.graph_pending[device] -= ended;
+	/* Of others that are under way the driver's figure may have a part already. */
+	d->counters.graph_bytes = (reserved ? *reserved : known + ended) +
+				  g_books.graph_pending[device];
+	emuv_budget_held(d);
+	emuv_books_weigh(device); /* heads make room for what was not foreseen */
+	emuv_books_publish(device);
+	emuv_books_unlock();
+}
