@@ -133,6 +133,9 @@ static CUresult alloc_async(CUdeviceptr *address, size_t bytes, CUstream stream)
 
 	(void)stream;
 	BEGIN();
+	/* A captured one is an address: its bytes are there when the graph is launched. */
+	if (__atomic_load_n(&fake.capturing, __ATOMIC_RELAXED))
+		bytes = 0;
 	result = allocate(FAKE_POOLED, bytes, &handle);
 	if (!result)
 		*address = handle;
