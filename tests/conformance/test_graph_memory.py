@@ -117,9 +117,7 @@ def freed_in_it(driver: Driver, graph: int, size: int) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["", "_ptsz"])
-def test_an_upload_takes_the_memory(
-    driver: Driver, graph: int, stream: int, suffix: str
-) -> None:
+def test_an_upload_takes_the_memory(driver: Driver, graph: int, stream: int, suffix: str) -> None:
     driver.cuDeviceGraphMemTrim(0)
     exec_ = freed_in_it(driver, graph, 3 * MIB)
     assert memory_attribute(driver, 2) == 0

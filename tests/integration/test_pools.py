@@ -164,9 +164,7 @@ def test_a_loop_asks_the_driver_rarely(shim_env: ShimEnv) -> None:
 
 
 @pytest.mark.parametrize("virtual", [0, 256 * MIB])
-def test_a_pool_that_fills_the_budget_reuses_what_it_keeps(
-    shim_env: ShimEnv, virtual: int
-) -> None:
+def test_a_pool_that_fills_the_budget_reuses_what_it_keeps(shim_env: ShimEnv, virtual: int) -> None:
     # GIVEN a budget that one allocation fills
     code = keeper("""
         keep(pool)
