@@ -153,7 +153,7 @@ void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone)
 
 void emuv_books_pool_spilled(const emuv_entry_t *entry)
 {
-	emuv_pool_t *p = pool_of((unsigned int)entry->link);
+	emuv_pool_t *p = pool_of(entry->references);
 
 	p->spilled += entry->bytes;
 	if (p->spilled > p->spilled_high)
@@ -162,7 +162,7 @@ void emuv_books_pool_spilled(const emuv_entry_t *entry)
 
 void emuv_books_pool_freed(const emuv_entry_t *entry)
 {
-	emuv_pool_t *p = pool_of((unsigned int)entry->link);
+	emuv_pool_t *p = pool_of(entry->references);
 
 	if (entry->placement == EMUV_PLACED_DEVICE)
 		put(p, p->live - entry->bytes, p->reserved, p->unsure);

@@ -111,7 +111,7 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 	}
 	if (slot) {
 		entry.flags |= EMUV_ENTRY_POOL;
-		entry.link = slot;
+		entry.references = slot;
 	}
 	entry.key = *address;
 	entry.context = (uint64_t)(uintptr_t)where.context;

@@ -45,7 +45,7 @@ enum emuv_placement {
 #define EMUV_ENTRY_OWN_MANAGED 1u  /* the program itself asked for managed memory */
 #define EMUV_ENTRY_STREAM_ORDER 2u /* from a pool: outlives its context */
 #define EMUV_ENTRY_PINNING 4u /* not yet pinned to the host: nothing of it may leave */
-#define EMUV_ENTRY_POOL 256u       /* asked of a pool; link: its number in the books */
+#define EMUV_ENTRY_POOL 256u       /* asked of a pool: `references` is its number */
 
 typedef struct {
 	uint64_t key;
@@ -54,7 +54,7 @@ typedef struct {
 	uint64_t context;  /* owner, 0: none */
 	uint64_t link;     /* see emuv_kind */
 	uint64_t serial;   /* when it was entered; account.c */
-	uint32_t references; /* VMM: handles plus mappings */
+	uint32_t references; /* VMM: handles plus mappings; of a pool: its number */
 	int16_t device;
 	uint8_t kind;
 	uint8_t placement;
