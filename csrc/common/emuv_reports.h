@@ -23,8 +23,8 @@ typedef struct {
 	uint64_t size; /* sizeof of the struct that libemuv.so was built with */
 	/*
 	 * Of the device with this UUID (a GPU's or a MIG instance's).  0; -EAGAIN: the process
-	 * has not initialised CUDA, or is inside a call of emuV's; -ENODEV: the device is none
-	 * of those that it sees.
+	 * has not initialised CUDA; -EBUSY: the thread is inside a call of emuV's to the driver,
+	 * which asks for itself; -ENODEV: the device is none of those that the process sees.
 	 */
 	int (*card)(const unsigned char uuid[16], emuv_card_report_t *report);
 } emuv_reports_t;

@@ -33,6 +33,8 @@ static int card(const unsigned char uuid[16], emuv_card_report_t *report)
 	CUdevice device;
 	int saved = errno;
 
+	if (emuv_inside)
+		return -EBUSY;
 	if (!emuv_enter())
 		return -EAGAIN;
 	device = device_of(uuid);

@@ -4,6 +4,7 @@
 // sanitize: address
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
@@ -11,7 +12,7 @@
 #include "real.h"
 #include "resolve.h"
 
-static const char *nvml_path;
+static const char *nvml_path, *asked_for = "libnvidia-ml.so.1";
 static int asked_for_bus;
 
 static CUresult no_table(const void **table, const CUuuid *id)
@@ -32,7 +33,7 @@ emuv_real_t g_real = { .cuGetExportTable = no_table, .cuDeviceGetPCIBusId = bus_
 
 void *emuv_resolve_library(const char *name)
 {
-	CHECK(strcmp(name, "libnvidia-ml.so.1") == 0);
+	CHECK(strcmp(name, asked_for) == 0);
 	return dlopen(nvml_path, RTLD_NOW | RTLD_LOCAL);
 }
 
@@ -58,5 +59,10 @@ int main(void)
 	CHECK(!emuv_device_used(0, false, &bytes, &whole));
 	CHECK(asked_for_bus == 0 && bytes == 7);
 	CHECK(!emuv_device_is_sim());
+
+	/* Under emuv-run it is asked for by its path: its name is emuV's own there. */
+	asked_for = path;
+	setenv("EMUV_NVML", path, 1);
+	CHECK(!emuv_device_used(0, false, &bytes, &whole));
 	return 0;
 }

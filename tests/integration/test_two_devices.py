@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,71 @@ def test_threads_on_both(env: dict[str, str]) -> None:
     assert got["after"] == [[0] * 4] * 2
     assert all(4 * MIB < peak <= most * MIB for peak, most in zip(got["peaks"], (64, 32), strict=True))  # noqa: E501
     assert got["physical"] == got["cards"] == [0, 0]
+
+
+def test_contexts_of_other_threads(env: dict[str, str]) -> None:
+    code = """
+        import threading
+        d = Driver("libcuda.so.1")
+        d.cuInit(0)
+        made, kept, wrong = [], [], []
+        lock, all_made = threading.Lock(), threading.Barrier(4, timeout=30)
+        def work(n):
+            mine = d.new("cuCtxCreate_v2", 0, n % 2)      # current here, and nowhere else
+            p = d.new("cuMemAlloc_v2", 2 * MIB)
+            with lock:
+                made.append((n, mine)); kept.append((n, p))
+            all_made.wait()
+            other, address = [next(x for m, x in rows if m == (n + 1) % 4) for rows in (made, kept)]
+            d.cuCtxPushCurrent_v2(other)                   # of another thread, on the other device
+            device = d.new("cuCtxGetDevice")
+            if device != (n + 1) % 2: wrong.append([n, device])
+            q = d.new("cuMemAlloc_v2", MIB)
+            if d.memory_info()[1] != (64, 32)[device] * MIB: wrong.append(n)
+            d.cuMemFree_v2(q)
+            d.cuCtxPopCurrent_v2(byref(ctypes.c_void_p()))
+            all_made.wait()
+            d.cuMemFree_v2(address)                        # that thread's memory, from here
+            all_made.wait()
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        freed = [[*held(i), books(i)["overhead_bytes"]] for i in range(2)]
+        for n, context in made: d.cuCtxDestroy_v2(context)
+        answer(wrong=wrong, freed=freed, left=[books(i)["physical_bytes"] for i in range(2)],
+               cards=[card_used(d, i) for i in range(2)])
+    """
+    got = run_child(env, code).answer
+    assert got["wrong"] == []
+    assert got["freed"] == [[0, 0, 0, 0, 8 * MIB]] * 2
+    assert got["left"] == got["cards"] == [0, 0]
+
+
+@pytest.mark.parametrize("major", [12, 13])
+def test_the_runtimes_device_reset(env: dict[str, str], sim: Path, major: int) -> None:
+    code = f"""
+        rt = ctypes.CDLL("libcudart.so.{major}")
+        out, free, total = ctypes.c_void_p(), c_size_t(), c_size_t()
+        seen = []
+        for device in (0, 1, 0):
+            rt.cudaSetDevice(device)
+            seen.append(rt.cudaMalloc(byref(out), c_size_t(10 * MIB)))
+            rt.cudaMemGetInfo(byref(free), byref(total))
+            seen.append([free.value // MIB, total.value // MIB])
+        before = [held(0), held(1)]
+        rt.cudaSetDevice(1)
+        seen.append(rt.cudaDeviceReset())
+        one = [books(i)["physical_bytes"] // MIB for i in range(2)]
+        rt.cudaSetDevice(0)
+        rt.cudaDeviceReset()
+        answer(seen=seen, before=before, one=one,
+               both=[books(i)["physical_bytes"] for i in range(2)])
+    """
+    got = run_child({**env, "LD_LIBRARY_PATH": str(sim.parent)}, code).answer
+    assert got["seen"] == [0, [50, 64], 0, [18, 32], 0, [40, 64], 0]
+    assert got["before"] == [[20 * MIB, 0, 0, 2], [10 * MIB, 0, 0, 1]]
+    assert got["one"] == [24, 0]
+    assert got["both"] == [0, 0]
 
 
 def test_no_current_context(env: dict[str, str]) -> None:
@@ -190,7 +256,9 @@ def test_budgets_by_uuid(
         "f = d.cuDeviceTotalMem_v2; b = ctypes.byref(t);"
         "print([f(b, i) or t.value >> 20 for i in range(n.value)])"
     )
-    env = {"EMUV_SIM_DEVICES": "2", **({"CUDA_VISIBLE_DEVICES": visible} if visible else {})}
+    env = {"EMUV_SIM_DEVICES": "2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if visible:
+        env["CUDA_VISIBLE_DEVICES"] = visible
     done = emuv_run("--sim", "-q", *options, "--", "python3", "-c", code, env=env)
     assert done.stdout == f"{expected}\n", done.stderr
 

@@ -338,6 +338,18 @@ class TestPreload:
     def test_first_kept_and_never_twice(self, existing: str | None, made: str) -> None:
         assert _launch.preload([LIB], existing) == made
 
+    def test_nvml_comes_behind_emuv_where_the_machine_has_one(self) -> None:
+        shown, real = "/opt/emuv/_lib/libemuv-nvml.so", "/usr/lib/libnvidia-ml.so.1"
+        machine = replace(REAL, nvml=real, libemuv_nvml=shown)
+        outer = plan({"LD_PRELOAD": "/x.so"}, machine).environ({})
+        assert outer["LD_PRELOAD"] == f"{LIB}:{shown}:/x.so"
+        assert outer["EMUV_NVML"] == real
+        # A run inside it on a machine that has none, or of an emuV that was built without.
+        for without in (REAL, replace(REAL, libemuv_nvml=shown), replace(REAL, nvml=real)):
+            inner = plan(outer, without).environ(outer)
+            assert inner["LD_PRELOAD"] == f"{LIB}:/x.so"
+            assert "EMUV_NVML" not in inner
+
     def test_simulated_runtimes_come_behind_emuv_and_leave_with_the_simulator(self) -> None:
         runtimes = ("/s/_lib/sim/libcudart.so.13", "/s/_lib/sim/libcudart.so.12")
         outer = plan({"LD_PRELOAD": "/x.so"}, replace(SIM, runtimes=runtimes)).environ({})
