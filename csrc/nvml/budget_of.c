@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -63,60 +64,76 @@ static uint64_t add(uint64_t a, uint64_t b)
 	return a > EMUV_UNLIMITED - b ? EMUV_UNLIMITED : a + b;
 }
 
-typedef struct {
-	uint64_t pci;
-	int32_t pid; /* 0: of all */
-	uint64_t used, physical;
-	bool found;
-} held_t;
-
-static bool add_segment(const emuv_segment_t *segment, void *state)
+/* What a process holds on the card at `pci`, by its segment; false: it is not of this run. */
+static bool holds(const emuv_segment_t *segment, uint64_t pci, uint64_t *used, uint64_t *physical)
 {
-	held_t *held = state;
+	bool found = false;
 
-	if (strcmp(segment->run_id, shown_config()->run_id) != 0 ||
-	    (held->pid && held->pid != segment->pid))
-		return true;
+	*used = *physical = 0;
+	if (!segment->run_id[0] || strcmp(segment->run_id, shown_config()->run_id) != 0)
+		return false;
 	for (uint32_t i = 0; i < segment->n_devices; i++) {
 		const emuv_device_counters_t *c = &segment->device[i];
 		uint64_t plain = add(c->device_bytes, c->overhead_bytes);
 
-		if (c->pci != held->pci)
+		if (c->pci != pci)
 			continue;
-		held->found = true;
-		held->used = add(held->used, add(plain, c->managed_bytes));
-		held->physical = add(held->physical, add(plain, c->resident_bytes));
+		found = true;
+		*used = add(*used, add(plain, c->managed_bytes));
+		*physical = add(*physical, add(plain, c->resident_bytes));
 	}
+	return found;
+}
+
+typedef struct {
+	uint64_t pci, used;
+} sum_t;
+
+static bool add_use(const emuv_segment_t *segment, void *state)
+{
+	sum_t *sum = state;
+	uint64_t used, physical;
+
+	if (holds(segment, sum->pci, &used, &physical))
+		sum->used = add(sum->used, used);
 	return true;
 }
 
-/* What the run's processes, or one of them, hold on a card. */
-static held_t held_on(nvmlDevice_t device, int32_t pid)
+/* What the run's processes use of a card. */
+static uint64_t used_by_run(nvmlDevice_t device)
 {
-	held_t held = { .pci = shown_pci(device), .pid = pid };
+	sum_t sum = { shown_pci(device), 0 };
 
-	if (held.pci && shown_config()->run_id[0])
-		emuv_segment_each(add_segment, &held);
-	return held;
+	if (sum.pci && shown_config()->run_id[0])
+		emuv_segment_each(add_use, &sum);
+	return sum.used;
 }
 
-/* The report of a process without books; false: the card has no budget. */
-static bool planned(nvmlDevice_t device, uint64_t card_bytes, emuv_card_report_t *report)
+/* The budget of a process without books; false: the card has none. */
+static bool budget_of(nvmlDevice_t device, uint64_t card_bytes, emuv_budget_device_t *budget)
 {
 	const emuv_config_t *config = shown_config();
-	emuv_budget_device_t budget = { 0 };
 	int ordinal = config->valid ? shown_ordinal(device) : -1;
 
 	if (ordinal < 0)
 		return false;
-	budget.vram = config->control.budget[ordinal].vram_bytes;
-	budget.virtual_bytes = config->control.budget[ordinal].virtual_bytes;
-	budget.policy = config->control.policy;
-	budget.can_spill = 1; /* of a card that cannot, CUDA tells once it is there */
-	budget.counters.card_bytes = card_bytes;
-	if (emuv_budget_visible(&budget) == EMUV_UNLIMITED)
+	*budget = (emuv_budget_device_t){
+		.vram = config->control.budget[ordinal].vram_bytes,
+		.virtual_bytes = config->control.budget[ordinal].virtual_bytes,
+		.policy = config->control.policy,
+		.can_spill = 1, /* of a card that cannot, CUDA tells once it is there */
+		.counters = { .card_bytes = card_bytes },
+	};
+	return emuv_budget_visible(budget) != EMUV_UNLIMITED;
+}
+
+static bool planned(nvmlDevice_t device, uint64_t card_bytes, emuv_card_report_t *report)
+{
+	emuv_budget_device_t budget;
+
+	if (!budget_of(device, card_bytes, &budget))
 		return false;
-	budget.counters.device_bytes = held_on(device, 0).used;
+	budget.counters.device_bytes = used_by_run(device);
 	*report = (emuv_card_report_t){
 		.total = emuv_budget_visible(&budget),
 		.free = emuv_budget_free(&budget),
@@ -144,28 +161,53 @@ bool shown_memory(nvmlDevice_t device, nvmlMemory_t *memory)
 	return true;
 }
 
-bool shown_charge(nvmlDevice_t device, unsigned int pid, unsigned long long *bytes)
+typedef struct {
+	uint64_t pci;
+	shown_users_t *users;
+	int32_t but; /* the pid that the books have answered for */
+} listing_t;
+
+static bool enter(shown_users_t *users, int32_t pid, uint64_t bytes)
 {
+	shown_user_t *more = realloc(users->user, (users->count + 1) * sizeof *more);
+
+	if (!more)
+		return false;
+	users->user = more;
+	more[users->count++] = (shown_user_t){ pid, bytes };
+	return true;
+}
+
+static bool enter_segment(const emuv_segment_t *segment, void *state)
+{
+	listing_t *listing = state;
+	uint64_t used, physical;
+
+	if (segment->pid == listing->but || !holds(segment, listing->pci, &used, &physical))
+		return true;
+	return enter(listing->users, segment->pid, physical);
+}
+
+void shown_users(nvmlDevice_t device, shown_users_t *users)
+{
+	listing_t listing = { shown_pci(device), users, 0 };
+	emuv_budget_device_t budget;
 	emuv_card_report_t report;
-	held_t held;
 	int result;
 
+	*users = (shown_users_t){ NULL, 0 };
 	/* Of pids that are the host's, none can be told to be ours. */
-	if (!pid || (int32_t)pid < 0 || (!emuv_pid_is_global() && !shown_is_sim()))
-		return false;
+	if (!emuv_pid_is_global() && !shown_is_sim())
+		return;
 	result = books(device, &report);
-	if (result && result != -EAGAIN)
-		return false;
-	if (!result && pid == (unsigned int)getpid()) {
+	if (result == -EAGAIN ? !budget_of(device, 0, &budget) : result != 0)
+		return;
+	if (!result) {
 		if (report.total == EMUV_UNLIMITED)
-			return false;
-		*bytes = report.physical;
-		return true;
+			return;
+		listing.but = getpid();
+		enter(users, listing.but, report.physical);
 	}
-	if (!shown_config()->valid)
-		return false;
-	held = held_on(device, (int32_t)pid);
-	if (held.found)
-		*bytes = held.physical;
-	return held.found;
+	if (listing.pci && shown_config()->run_id[0])
+		emuv_segment_each(enter_segment, &listing);
 }

@@ -3,16 +3,36 @@
  * Who uses a card: the list is the machine's; an entry of a process of this run carries
  * what emuV charges it.
  */
+#include <stdlib.h>
+
 #include "shown.h"
 
-#define LIST(name, type)                                                               \
-	NVML_API(name, nvmlDevice_t device, unsigned int *count, type *array)          \
-	{                                                                              \
-		nvmlReturn_t result = SHOWN_REAL(name)(device, count, array);          \
-                                                                                       \
-		for (unsigned int i = 0; result == NVML_SUCCESS && array && i < *count; i++) \
-			shown_charge(device, array[i].pid, &array[i].usedGpuMemory);   \
-		return result;                                                         \
+static void charge(const shown_users_t *users, unsigned int pid, unsigned long long *bytes)
+{
+	for (size_t i = 0; i < users->count; i++)
+		if ((unsigned int)users->user[i].pid == pid)
+			*bytes = users->user[i].bytes;
+}
+
+/* In every entry of an array, whatever its layout. */
+#define CHARGE(device, array, count)                                               \
+	do {                                                                       \
+		shown_users_t users;                                               \
+                                                                                   \
+		shown_users(device, &users);                                       \
+		for (unsigned int i = 0; i < (count); i++)                         \
+			charge(&users, (array)[i].pid, &(array)[i].usedGpuMemory); \
+		free(users.user);                                                  \
+	} while (0)
+
+#define LIST(name, type)                                                      \
+	NVML_API(name, nvmlDevice_t device, unsigned int *count, type *array) \
+	{                                                                     \
+		nvmlReturn_t result = SHOWN_REAL(name)(device, count, array); \
+                                                                              \
+		if (result == NVML_SUCCESS && array && *count)                \
+			CHARGE(device, array, *count);                        \
+		return result;                                                \
 	}
 LIST(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t)
 LIST(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_v2_t)
@@ -30,10 +50,8 @@ NVML_API(nvmlDeviceGetRunningProcessDetailList, nvmlDevice_t device,
 	nvmlReturn_t result = SHOWN_REAL(nvmlDeviceGetRunningProcessDetailList)(device, list);
 
 	/* A later version of the structure is not known here. */
-	if (result != NVML_SUCCESS ||
-	    list->version != NVML_VERSION_OF(nvmlProcessDetailList_v1_t, 1) || !list->procArray)
-		return result;
-	for (unsigned int i = 0; i < list->numProcArrayEntries; i++)
-		shown_charge(device, list->procArray[i].pid, &list->procArray[i].usedGpuMemory);
+	if (result == NVML_SUCCESS && list->procArray && list->numProcArrayEntries &&
+	    list->version == NVML_VERSION_OF(nvmlProcessDetailList_v1_t, 1))
+		CHARGE(device, list->procArray, list->numProcArrayEntries);
 	return result;
 }

@@ -23,6 +23,7 @@
 #define EMUV_NVML_SHOWN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config.h"
@@ -59,7 +60,15 @@ uint64_t shown_pci(nvmlDevice_t device);
  * budget, and nothing is changed.
  */
 bool shown_memory(nvmlDevice_t device, nvmlMemory_t *memory);
-/* What emuV charges a process of this run as being on the card; false: not its process. */
-bool shown_charge(nvmlDevice_t device, unsigned int pid, unsigned long long *bytes);
+typedef struct {
+	int32_t pid;
+	uint64_t bytes;
+} shown_user_t;
+typedef struct {
+	shown_user_t *user; /* malloc'd */
+	size_t count;
+} shown_users_t;
+/* The run's processes, with what emuV charges each as being on the card. */
+void shown_users(nvmlDevice_t device, shown_users_t *users);
 
 #endif
