@@ -19,8 +19,9 @@ import alloc_free
 import forwarded_call
 import kernels
 import launcher_start
+import vmm_round
 
-BENCHMARKS = (forwarded_call, launcher_start, alloc_free)
+BENCHMARKS = (forwarded_call, launcher_start, alloc_free, vmm_round)
 FIGURES = (kernels,)  # of the simulated GPU itself
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -10,6 +10,10 @@
  *   churn         cuMemAlloc, then cuMemFree of the oldest of the LIVE
  *   async-pair    cuMemAllocAsync and cuMemFreeAsync in a stream of the thread's own
  *   async-churn   the same, of the oldest
+ *   vmm-round     cuMemCreate, cuMemMap, cuMemUnmap and cuMemRelease, behind the LIVE
+ *                 pages of a reservation that have a handle and a mapping each
+ *   vmm-find      cuMemRetainAllocationHandle of an address inside of one of the LIVE,
+ *                 and cuMemRelease
  *   link-NAME     the function, linked
  *   address-NAME  the function at the address that cuGetProcAddress gives
  * with NAME driver-version, ctx-device, stream-query or launch.
@@ -48,6 +52,15 @@ CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes);
 CUresult cuMemFree_v2(CUdeviceptr address);
 CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream);
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream);
+CUresult cuMemAddressReserve(CUdeviceptr *address, size_t size, size_t alignment, CUdeviceptr hint,
+			     unsigned long long flags);
+CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size,
+		     const CUmemAllocationProp *prop, unsigned long long flags);
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle);
+CUresult cuMemMap(CUdeviceptr at, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
+		  unsigned long long flags);
+CUresult cuMemUnmap(CUdeviceptr at, size_t size);
+CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *at);
 CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, cuuint64_t flags,
 			     CUdriverProcAddressQueryResult *status);
 
@@ -56,6 +69,7 @@ typedef struct worker {
 	pthread_t thread;
 	long number, live, at;
 	CUdeviceptr *held; /* a ring of `live`, `at` the oldest */
+	CUdeviceptr pages; /* a reservation */
 	CUstream stream;
 	uint64_t start_ns, end_ns, cpu_ns;
 } worker_t;
@@ -135,6 +149,43 @@ static void op_async_churn(worker_t *w, long n)
 	}
 }
 
+static const CUmemAllocationProp page = {
+	.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+	.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
+};
+
+static void map_page(CUdeviceptr at, CUmemGenericAllocationHandle *handle)
+{
+	check(cuMemCreate(handle, bytes, &page, 0), "cuMemCreate");
+	check(cuMemMap(at, bytes, 0, *handle, 0), "cuMemMap");
+}
+
+static void op_vmm_round(worker_t *w, long n)
+{
+	CUdeviceptr free_page = w->pages + (size_t)w->live * bytes;
+	CUmemGenericAllocationHandle handle;
+
+	while (n--) {
+		map_page(free_page, &handle);
+		check(cuMemUnmap(free_page, bytes), "cuMemUnmap");
+		check(cuMemRelease(handle), "cuMemRelease");
+	}
+}
+
+static void op_vmm_find(worker_t *w, long n)
+{
+	CUmemGenericAllocationHandle handle;
+
+	while (n--) {
+		/* Any of them: a stride that has no divisor in common with most numbers. */
+		w->at = (w->at + 7919) % w->live;
+		check(cuMemRetainAllocationHandle(
+			      &handle, (void *)(w->pages + (size_t)w->at * bytes + bytes / 2)),
+		      "cuMemRetainAllocationHandle");
+		check(cuMemRelease(handle), "cuMemRelease");
+	}
+}
+
 /* One call in a loop, by link and by address. */
 #define CALLS(name, linked, arguments)                          \
 	static void op_link_##name(worker_t *w, long n)         \
@@ -159,20 +210,22 @@ CALLS(launch, cuLaunchKernel, (NULL, 1, 1, 1, 32, 1, 1, 0, w->stream, NULL, NULL
 static const struct {
 	const char *name;
 	void (*operation)(worker_t *, long);
-	bool async;
+	enum { PLAIN, ASYNC, PAGES } held; /* what LIVE are of */
 } operations[] = {
-	{ "pair", op_pair, false },
-	{ "churn", op_churn, false },
-	{ "async-pair", op_async_pair, true },
-	{ "async-churn", op_async_churn, true },
-	{ "link-driver-version", op_link_driver_version, false },
-	{ "link-ctx-device", op_link_ctx_device, false },
-	{ "link-stream-query", op_link_stream_query, false },
-	{ "link-launch", op_link_launch, false },
-	{ "address-driver-version", op_address_driver_version, false },
-	{ "address-ctx-device", op_address_ctx_device, false },
-	{ "address-stream-query", op_address_stream_query, false },
-	{ "address-launch", op_address_launch, false },
+	{ "pair", op_pair, PLAIN },
+	{ "churn", op_churn, PLAIN },
+	{ "async-pair", op_async_pair, ASYNC },
+	{ "async-churn", op_async_churn, ASYNC },
+	{ "vmm-round", op_vmm_round, PAGES },
+	{ "vmm-find", op_vmm_find, PAGES },
+	{ "link-driver-version", op_link_driver_version, PLAIN },
+	{ "link-ctx-device", op_link_ctx_device, PLAIN },
+	{ "link-stream-query", op_link_stream_query, PLAIN },
+	{ "link-launch", op_link_launch, PLAIN },
+	{ "address-driver-version", op_address_driver_version, PLAIN },
+	{ "address-ctx-device", op_address_ctx_device, PLAIN },
+	{ "address-stream-query", op_address_stream_query, PLAIN },
+	{ "address-launch", op_address_launch, PLAIN },
 };
 
 /* As of CUDA 12.0: from 13.0 on cuCtxGetDevice has another signature. */
@@ -183,15 +236,30 @@ static void look_up(const char *name, void *function)
 
 /* ---- threads ---- */
 
-static void hold(worker_t *w, bool async)
+static void hold_pages(worker_t *w)
+{
+	check(cuMemAddressReserve(&w->pages, ((size_t)w->live + 1) * bytes, 0, 0, 0),
+	      "cuMemAddressReserve");
+	for (long i = 0; i < w->live; i++) {
+		CUmemGenericAllocationHandle handle;
+
+		map_page(w->pages + (size_t)i * bytes, &handle);
+	}
+}
+
+static void hold(worker_t *w, int what)
 {
 	check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
 	check(cuStreamCreate(&w->stream, 1 /* non-blocking */), "cuStreamCreate");
 	w->held = calloc((size_t)w->live + 1, sizeof *w->held);
 	if (!w->held)
 		exit(1);
+	if (what == PAGES) {
+		hold_pages(w);
+		return;
+	}
 	for (long i = 0; i < w->live; i++)
-		check(async ? cuMemAllocAsync(&w->held[i], bytes, w->stream) :
+		check(what == ASYNC ? cuMemAllocAsync(&w->held[i], bytes, w->stream) :
 			      cuMemAlloc_v2(&w->held[i], bytes), "holding");
 }
 
@@ -278,7 +346,7 @@ int main(int argc, char **argv)
 		workers[i].number = i;
 		workers[i].operation = operations[which].operation;
 		workers[i].live = live / n_threads;
-		hold(&workers[i], operations[which].async);
+		hold(&workers[i], (int)operations[which].held);
 		if (pthread_create(&workers[i].thread, NULL, run, &workers[i]))
 			return 1;
 	}

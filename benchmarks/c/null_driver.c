@@ -89,6 +89,22 @@ ANSWER(cuMemPrefetchAsync, (CUdeviceptr address, size_t bytes, CUdevice device, 
 ANSWER(cuMemAllocAsync, (CUdeviceptr *address, size_t bytes, CUstream stream),
        *address = take_address())
 ANSWER(cuMemFreeAsync, (CUdeviceptr address, CUstream stream))
+ANSWER(cuMemAddressReserve, (CUdeviceptr *address, size_t bytes, size_t alignment, CUdeviceptr hint,
+			     unsigned long long flags),
+       *address = __atomic_fetch_add(&next_range, (bytes / RANGE_BYTES + 1) * RANGE_BYTES,
+				     __ATOMIC_RELAXED))
+ANSWER(cuMemCreate, (CUmemGenericAllocationHandle *handle, size_t bytes,
+		     const CUmemAllocationProp *prop, unsigned long long flags),
+       *handle = take_address())
+ANSWER(cuMemRelease, (CUmemGenericAllocationHandle handle))
+ANSWER(cuMemMap, (CUdeviceptr address, size_t bytes, size_t offset,
+		  CUmemGenericAllocationHandle handle, unsigned long long flags))
+ANSWER(cuMemUnmap, (CUdeviceptr address, size_t bytes))
+ANSWER(cuMemRetainAllocationHandle, (CUmemGenericAllocationHandle *handle, void *address),
+       *handle = take_address())
+ANSWER(cuMemGetAllocationGranularity, (size_t *granularity, const CUmemAllocationProp *prop,
+				       CUmemAllocationGranularity_flags option),
+       *granularity = (size_t)2 << 20)
 ANSWER(cuDeviceGetDefaultMemPool, (CUmemoryPool *pool, CUdevice device),
        *pool = (CUmemoryPool)&pool_object)
 

@@ -27,6 +27,7 @@ import forwarded_call
 import kernels
 import launcher_start
 import run_all
+import vmm_round
 from _bench import BenchmarkError, Calls, Programs, Summary
 
 SCHEMA = json.loads((ROOT / "benchmarks" / "result.schema.json").read_text())
@@ -120,8 +121,9 @@ def test_calls_refuses_what_it_cannot_do(
 
 def test_all_operations_run_on_the_simulated_gpu(programs: Programs, sim: Path) -> None:
     env = _bench.environment(sim)
-    for operation in {cell.operation for cell in alloc_free.CELLS}:
-        with Calls(programs.calls, env, operation, live=4, threads=2, count=20) as calls:
+    for operation in {cell.operation for cell in (*alloc_free.CELLS, *vmm_round.CELLS)}:
+        size = vmm_round.PAGE if operation.startswith("vmm") else 512
+        with Calls(programs.calls, env, operation, 4, size, 2, 20) as calls:
             assert calls.batch()[0] > 0
 
 
