@@ -43,10 +43,10 @@ static const emuv_reports_t *reports(void)
 	return now;
 }
 
-/* As emuv_reports_t.card, of a handle. */
+/* As emuv_reports_t.card, of a handle; -ENOENT: nobody to ask, or not to be asked. */
 static int books(nvmlDevice_t device, emuv_card_report_t *report)
 {
-	const emuv_reports_t *table = reports();
+	const emuv_reports_t *table = shown_inside ? NULL : reports();
 	char text[EMUV_UUID_TEXT_BYTES];
 	unsigned char uuid[16];
 

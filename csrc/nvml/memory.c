@@ -4,7 +4,7 @@
 
 NVML_API(nvmlDeviceGetMemoryInfo, nvmlDevice_t device, nvmlMemory_t *memory)
 {
-	nvmlReturn_t result = SHOWN_REAL(nvmlDeviceGetMemoryInfo)(device, memory);
+	nvmlReturn_t result = SHOWN_ASK(nvmlDeviceGetMemoryInfo, device, memory);
 
 	if (result == NVML_SUCCESS)
 		shown_memory(device, memory);
@@ -13,7 +13,7 @@ NVML_API(nvmlDeviceGetMemoryInfo, nvmlDevice_t device, nvmlMemory_t *memory)
 
 NVML_API(nvmlDeviceGetMemoryInfo_v2, nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
-	nvmlReturn_t result = SHOWN_REAL(nvmlDeviceGetMemoryInfo_v2)(device, memory);
+	nvmlReturn_t result = SHOWN_ASK(nvmlDeviceGetMemoryInfo_v2, device, memory);
 	nvmlMemory_t shown;
 
 	if (result != NVML_SUCCESS)

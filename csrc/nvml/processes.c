@@ -28,7 +28,7 @@ static void charge(const shown_users_t *users, unsigned int pid, unsigned long l
 #define LIST(name, type)                                                      \
 	NVML_API(name, nvmlDevice_t device, unsigned int *count, type *array) \
 	{                                                                     \
-		nvmlReturn_t result = SHOWN_REAL(name)(device, count, array); \
+		nvmlReturn_t result = SHOWN_ASK(name, device, count, array); \
                                                                               \
 		if (result == NVML_SUCCESS && array && *count)                \
 			CHARGE(device, array, *count);                        \
@@ -47,7 +47,7 @@ LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlProcessInfo_t)
 NVML_API(nvmlDeviceGetRunningProcessDetailList, nvmlDevice_t device,
 	 nvmlProcessDetailList_v1_t *list)
 {
-	nvmlReturn_t result = SHOWN_REAL(nvmlDeviceGetRunningProcessDetailList)(device, list);
+	nvmlReturn_t result = SHOWN_ASK(nvmlDeviceGetRunningProcessDetailList, device, list);
 
 	/* A later version of the structure is not known here. */
 	if (result == NVML_SUCCESS && list->procArray && list->numProcArrayEntries &&

@@ -13,6 +13,8 @@
 __attribute__((visibility("default"))) extern const char emuv_nvml_library;
 const char emuv_nvml_library = 1;
 
+__thread unsigned int shown_inside;
+
 static const char *const names[] = {
 #define NVML_NAME(name) #name,
 #define NVML_MORE(name) #name,

@@ -39,6 +39,20 @@
 void *shown_real(const char *name);
 /* A call of the machine's `name` in the shape of this library's function of that name. */
 #define SHOWN_REAL(name) ((__typeof__(&name))shown_real(#name))
+/*
+ * The machine's answer to an adjusted function, for whose time the thread is inside: what
+ * that calls by its own name, and so comes here, is the machine's business.
+ */
+extern __thread unsigned int shown_inside;
+#define SHOWN_ASK(name, ...)                                              \
+	__extension__({                                                   \
+		nvmlReturn_t answer_;                                     \
+									  \
+		shown_inside++;                                           \
+		answer_ = SHOWN_REAL(name)(__VA_ARGS__);                  \
+		shown_inside--;                                           \
+		answer_;                                                  \
+	})
 /* Whether the machine's NVML is the simulated machine's. */
 bool shown_is_sim(void);
 

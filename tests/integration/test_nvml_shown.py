@@ -373,6 +373,45 @@ class TestWithoutAPart:
         assert got["errors"] == ["FunctionNotFound"] * 2
 
 
+def test_what_the_machines_nvml_calls_itself_is_its_own(
+    shown_env: ShimEnv, cc: Compiler
+) -> None:
+    # A library whose calls of its own functions lead to whoever comes first: here to emuV.
+    source = """
+        #include "nvml_abi.h"
+        #include <string.h>
+        #pragma GCC diagnostic ignored "-Wmissing-prototypes"
+        nvmlReturn_t nvmlInitWithFlags(unsigned int flags) { return (nvmlReturn_t)flags; }
+        nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int i, nvmlDevice_t *d)
+        { *d = (nvmlDevice_t)8; return i ? NVML_ERROR_INVALID_ARGUMENT : NVML_SUCCESS; }
+        nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *n) { *n = 1; return NVML_SUCCESS; }
+        nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t d, char *text, unsigned int n)
+        { (void)d; strncpy(text, "UUID", n); return NVML_SUCCESS; }
+        nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t d, nvmlMemory_v2_t *m)
+        {
+            (void)d;
+            *m = (nvmlMemory_v2_t){ m->version, 1000 << 20, 100 << 20, 700 << 20, 200 << 20 };
+            return NVML_SUCCESS;
+        }
+        nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t d, nvmlMemory_t *m)
+        {
+            nvmlMemory_v2_t known = { .version = 2 };
+            nvmlReturn_t result = nvmlDeviceGetMemoryInfo_v2(d, &known);
+            *m = (nvmlMemory_t){ known.total, known.free, known.used + known.reserved };
+            return known.reserved == 100 << 20 ? result : NVML_ERROR_UNKNOWN;
+        }
+    """.replace('"UUID"', f'"{UUIDS[0]}"')
+    real = cc(source, shared=True, name="libnvidia-ml", flags=["-fno-inline", "-O0"])
+    code = """
+        h = n.nvmlDeviceGetHandleByIndex(0)
+        m, v2 = n.nvmlDeviceGetMemoryInfo(h), n.nvmlDeviceGetMemoryInfo(h, n.nvmlMemory_v2)
+        answer(v1=[m.total, m.free, m.used], v2=[v2.total, v2.reserved, v2.free, v2.used])
+    """
+    got = ask({**shown_env(vram=64 * MIB), "EMUV_NVML": str(real)}, code)
+    assert got["v1"] == [64 * MIB, 64 * MIB, 0]
+    assert got["v2"] == [64 * MIB, 0, 64 * MIB, 0]
+
+
 class TestLauncher:
     def test_it_is_preloaded(self, emuv_run: Runner) -> None:
         code = PRELUDE + textwrap.dedent("""
