@@ -7,6 +7,8 @@
  */
 #include "hints.h"
 
+#include <pthread.h>
+
 #include "contexts.h"
 #include "deferred.h"
 #include "hooks.h"
@@ -94,14 +96,13 @@ emuv_hinted_t emuv_hints_look(CUdeviceptr address, uint64_t bytes, CUmemLocation
 
 uint64_t emuv_hints_owner(const emuv_where_t *where, CUstream stream, bool per_thread)
 {
-	static __thread char here;
 	uint64_t context = (uint64_t)(uintptr_t)where->context;
 
 	if (stream && stream != CU_STREAM_LEGACY && stream != CU_STREAM_PER_THREAD)
 		return (uint64_t)(uintptr_t)stream;
 	/* Each context has a default stream, and one for each thread. */
 	if (stream == CU_STREAM_PER_THREAD || (!stream && per_thread))
-		return context * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)(uintptr_t)&here;
+		return context * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)pthread_self();
 	return context | 1;
 }
 
