@@ -47,6 +47,7 @@ import _facts_remote
 import _facts_residency
 import _facts_semantics
 import _facts_stacks
+import _facts_vmm
 from _facts_bench import Bench
 from _facts_nvml import Nvml
 from _facts_rows import check_row, file_word, make_row, write_json
@@ -72,6 +73,7 @@ SECTIONS: dict[str, tuple[Section, float]] = {
     "waiting": (_facts_semantics.waiting, 25),
     "discard": (_facts_semantics.discard, 25),
     "capture": (_facts_semantics.capture, 15),
+    "vmm": (_facts_vmm.vmm, 12),
     "procaddress": (_facts_semantics.procaddress, 10),
     "footprint": (_facts_footprint.footprint, 20),
     "contexts": (_facts_footprint.contexts, 20),

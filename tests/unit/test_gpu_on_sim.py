@@ -106,6 +106,19 @@ def test_facts_see_what_things_cost(sim_facts: dict[str, Any]) -> None:
     }
 
 
+def test_facts_see_what_host_handles_can(sim_facts: dict[str, Any]) -> None:
+    found = figures(sim_facts, "vmm")
+    assert found["granularity: device"] == found["granularity: node"] == 2 << 20
+    refused = {name for name, value in found.items() if name.startswith("handle:") and value}
+    assert refused == {"handle: host, by file descriptor"}
+    assert found["access for the device, one call for host and device"] == 0
+    assert found["one set and one copy over all of it"] == 1
+    assert found["memory type of a mapping: device"] == 2
+    assert found["memory type of a mapping: host"] == 1
+    assert found["import of a handle of the node"] == 0
+    assert found["page: node: create"] > 0
+
+
 def test_checks_on_the_simulated_gpu(
     clean_env: dict[str, str], sim: Path, libemuv: Path, tmp_path: Path
 ) -> None:
