@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emuv_shim import _visible
+from emuv_shim._keep import parse_keep
 from emuv_shim._messages import command_line, quote
 from emuv_shim._sizes import (
     MAX_DEVICES,
@@ -44,6 +45,7 @@ class Request:
     virtual: str | None = None
     policy: str | None = None
     allocation: str | None = None
+    keep_device: str | None = None
     device: int | None = None
     name: str | None = None
     quiet: bool = False
@@ -300,6 +302,7 @@ def check_syntax(request: Request, environ: Mapping[str, str]) -> None:
     _device(request, environ)
     program_name(request, environ)
     wants_audit(request, environ)
+    keep_device(request, environ)
 
 
 def wants_audit(request: Request, environ: Mapping[str, str]) -> bool:
@@ -308,6 +311,19 @@ def wants_audit(request: Request, environ: Mapping[str, str]) -> bool:
     if not request.audit and text not in ("", "0", "1"):
         raise CommandError(f"EMUV_AUDIT {quote(text)} is not one of: 0, 1", exit_code=USAGE)
     return request.audit or text == "1"
+
+
+def keep_device(request: Request, environ: Mapping[str, str]) -> str | None:
+    """The rules of --keep-device or EMUV_KEEP_DEVICE in the shim's form; None: none."""
+    text, called = request.keep_device, "--keep-device"
+    if text is None:
+        text, called = environ.get("EMUV_KEEP_DEVICE") or None, "EMUV_KEEP_DEVICE"
+    if text is None:
+        return None
+    try:
+        return parse_keep(text)
+    except SizeError as error:
+        raise CommandError(f"{called}: {error.message}", error.hint, exit_code=USAGE) from None
 
 
 def _device(request: Request, environ: Mapping[str, str]) -> int | None:
@@ -444,6 +460,7 @@ def make_plan(
         ("EMUV_VIRTUAL", budget.virtual.to_env() if budget.virtual is not None else None),
         ("EMUV_POLICY", budget.policy),
         ("EMUV_ALLOCATION", budget.allocation),
+        ("EMUV_KEEP_DEVICE", keep_device(request, environ)),
         ("EMUV_DRIVER", machine.driver),
         ("EMUV_NVML", machine.nvml if machine.libemuv_nvml else None),
         ("EMUV_NAME", program_name(request, environ)),

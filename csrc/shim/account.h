@@ -41,6 +41,15 @@ void emuv_account_restore(const emuv_entry_t *entry);
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 /* Enters what is charged nothing (a pool, a VMM handle); -ENOMEM. */
 int emuv_account_note(const emuv_entry_t *entry);
+/*
+ * What is charged nothing and told all the same (EMUV_ENTRY_IMPORTED, _PINNED), with one
+ * reference; where the key is known, one more.  `untally` takes one, and the entry with
+ * the last, as emuv_account_take does: then `freed` or `restore`; else the driver's
+ * refusal is told by `tally` again.  `grow`: it turned out to be at least that large.
+ */
+void emuv_account_tally(const emuv_entry_t *entry);
+bool emuv_account_untally(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry, bool *last);
+void emuv_account_grow(enum emuv_kind kind, uint64_t key, uint64_t bytes);
 /* More of a device grant, for what turned out larger than asked for; false: no room. */
 bool emuv_account_extend(CUdevice device, emuv_grant_t *grant, uint64_t bytes);
 /*

@@ -94,6 +94,17 @@ static void forget(const emuv_entry_t *entry)
 		g_books.devices[entry->device].counters.movable_bytes -= entry->bytes;
 }
 
+void emuv_books_tally(const emuv_entry_t *entry, bool add)
+{
+	emuv_device_counters_t *c = &g_books.devices[entry->device].counters;
+	uint64_t bytes = add ? entry->bytes : 0 - entry->bytes;
+
+	if (entry->flags & EMUV_ENTRY_IMPORTED)
+		c->imported_bytes += bytes;
+	else if (entry->flags & EMUV_ENTRY_PINNED)
+		c->pinned_bytes += bytes;
+}
+
 void emuv_books_enter(emuv_entry_t *entry)
 {
 	emuv_entry_t old;
@@ -113,6 +124,7 @@ void emuv_books_enter(emuv_entry_t *entry)
 		forget(&old);
 		if (old.placement != EMUV_PLACED_NOWHERE)
 			g_books.devices[old.device].counters.live_allocations--;
+		emuv_books_tally(&old, false);
 		if (old.device != entry->device)
 			emuv_books_publish(old.device);
 	}
@@ -130,6 +142,7 @@ void emuv_books_uncharge(const emuv_entry_t *entry)
 	forget(entry);
 	if (entry->placement != EMUV_PLACED_NOWHERE)
 		d->counters.live_allocations--;
+	emuv_books_tally(entry, false);
 	emuv_books_publish(entry->device);
 }
 

@@ -87,6 +87,8 @@ void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone);
 /* An entry with EMUV_ENTRY_POOL: entered as spilled, uncharged. */
 void emuv_books_pool_spilled(const emuv_entry_t *entry);
 void emuv_books_pool_freed(const emuv_entry_t *entry);
+/* Adds an entry's bytes to the statistic that they are in, if to any; or takes them out. */
+void emuv_books_tally(const emuv_entry_t *entry, bool add);
 /* Uncharges an entry that has left the ledger. */
 void emuv_books_uncharge(const emuv_entry_t *entry);
 

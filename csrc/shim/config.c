@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,47 @@ int emuv_config_sizes(const char *text, int none_allowed, uint64_t otherwise, ui
 		if (*text++ != ',')
 			return -EINVAL;
 	}
+}
+
+static bool is_letter(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+static int keep_rule(const char **text, emuv_keep_rule_t *rule)
+{
+	const char *at = *text;
+	size_t n;
+
+	memset(rule, 0, sizeof *rule);
+	if (!is_letter(*at)) {
+		if (number(text, &rule->least) || *(*text)++ != '-' || number(text, &rule->most) ||
+		    rule->least > rule->most)
+			return -EINVAL;
+		return 0;
+	}
+	while (is_letter(*at) || (*at >= '0' && *at <= '9') || (*at && strchr("+-.", *at)))
+		at++;
+	n = (size_t)(at - *text);
+	if (n >= sizeof rule->name)
+		return -EINVAL;
+	memcpy(rule->name, *text, n);
+	*text = at;
+	return 0;
+}
+
+int emuv_config_keep(const char *text, emuv_keep_rules_t *rules)
+{
+	for (rules->n = 0; rules->n < EMUV_KEEP_RULES;) {
+		if (keep_rule(&text, &rules->rule[rules->n]))
+			return -EINVAL;
+		rules->n++;
+		if (!*text)
+			return 0;
+		if (*text++ != ',')
+			return -EINVAL;
+	}
+	return -EINVAL;
 }
 
 static void refuse(emuv_config_t *config, const char *variable, const char *value,
@@ -134,6 +176,9 @@ void emuv_config_read(emuv_config_t *config)
 		config->control.allocation = EMUV_ALLOCATION_EAGER;
 	else
 		refuse(config, "EMUV_ALLOCATION", value, "'lazy' or 'eager'");
+	value = secure_getenv("EMUV_KEEP_DEVICE");
+	if (value && emuv_config_keep(value, &config->keep_device))
+		refuse(config, "EMUV_KEEP_DEVICE", value, "'BYTES-BYTES' or 'library', between commas");
 	if (config->driver[0] != '/')
 		refuse(config, "EMUV_DRIVER", config->driver, "the absolute path of libcuda.so.1");
 }

@@ -9,6 +9,20 @@
 
 #include "emuv_segment.h"
 
+/* What must not spill: keep.h. */
+#define EMUV_KEEP_RULES 32
+#define EMUV_KEEP_NAME_BYTES 64
+
+typedef struct {
+	uint64_t least, most;           /* a size class, where `name` is "" */
+	char name[EMUV_KEEP_NAME_BYTES]; /* a file's basename begins so */
+} emuv_keep_rule_t;
+
+typedef struct {
+	int n;
+	emuv_keep_rule_t rule[EMUV_KEEP_RULES];
+} emuv_keep_rules_t;
+
 typedef struct {
 	int valid;        /* 0: `problem` says why; the driver is then not initialised */
 	char problem[256];
@@ -19,6 +33,7 @@ typedef struct {
 	char driver[4096];
 	int keep;
 	int quiet;
+	emuv_keep_rules_t keep_device;
 } emuv_config_t;
 
 /* Reads the environment.  `config` is complete afterwards, valid or not. */
@@ -29,5 +44,11 @@ void emuv_config_read(emuv_config_t *config);
  * that a list does not name get `otherwise`.  Returns 0 or -EINVAL.
  */
 int emuv_config_sizes(const char *text, int none_allowed, uint64_t otherwise, uint64_t *values);
+
+/*
+ * Rules between commas: BYTES-BYTES (from, to), in decimal, or a name that begins with a
+ * letter or '_' and goes on with those, digits and "+-.".  0 or -EINVAL.
+ */
+int emuv_config_keep(const char *text, emuv_keep_rules_t *rules);
 
 #endif

@@ -28,7 +28,8 @@ static bool is_early(enum emuv_function function)
 	{                                                                            \
 		CUresult result;                                                     \
 		int saved = errno;                                                   \
-		if (is_early(EMUV_FN_##export) ? !enter_early() : !emuv_enter()) {   \
+		if (is_early(EMUV_FN_##export) ? !enter_early() :                    \
+						 !emuv_enter(__builtin_return_address(0))) { \
 			/* A program that asks before cuInit gets the driver's word. */ \
 			if (!emuv_inside && emuv_lifecycle_driver())                 \
 				return CUDA_ERROR_NOT_INITIALIZED;                   \

@@ -83,6 +83,28 @@ CUresult hook_cuMemCreate(CUmemGenericAllocationHandle *handle, size_t bytes,
 	return CUDA_SUCCESS;
 }
 
+/*
+ * Charged to its owner; counted here, from when its size shows.  The driver may hand out
+ * the handle of memory that this process created, or has imported, itself.
+ */
+void emuv_vmm_imported(CUmemGenericAllocationHandle handle, CUdevice device)
+{
+	emuv_entry_t memory = {
+		.kind = EMUV_KIND_VMM_MEMORY, .device = (int16_t)device,
+		.flags = EMUV_ENTRY_IMPORTED, .references = 1,
+	};
+
+	if (emuv_account_handle(handle, &memory)) {
+		if (emuv_account_refer(EMUV_KIND_VMM_MEMORY, memory.key, 1))
+			emuv_account_handle_more(handle, memory.key, memory.device);
+		return;
+	}
+	memory.key = next_id();
+	if (!emuv_account_note(&memory) &&
+	    note_link(EMUV_KIND_VMM_HANDLE, handle, memory.key, 0, (int16_t)device))
+		emuv_account_refer(EMUV_KIND_VMM_MEMORY, memory.key, -1);
+}
+
 CUresult hook_cuMemRelease(CUmemGenericAllocationHandle handle)
 {
 	emuv_entry_t entry;
@@ -127,7 +149,7 @@ CUresult hook_cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, 
 CUresult hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
 		       CUmemGenericAllocationHandle handle, unsigned long long flags)
 {
-	emuv_entry_t entry;
+	emuv_entry_t entry, memory;
 	bool known = emuv_account_look(EMUV_KIND_VMM_HANDLE, handle, &entry);
 	CUresult result;
 
@@ -147,6 +169,9 @@ CUresult hook_cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
 	}
 	if (result)
 		emuv_account_refer(EMUV_KIND_VMM_MEMORY, entry.link, -1);
+	else if (emuv_account_look(EMUV_KIND_VMM_MEMORY, entry.link, &memory) &&
+		 memory.flags & EMUV_ENTRY_IMPORTED)
+		emuv_account_grow(EMUV_KIND_VMM_MEMORY, entry.link, offset + bytes);
 	return result;
 }
 

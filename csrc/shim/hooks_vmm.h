@@ -32,6 +32,8 @@ uint64_t emuv_vmm_host_granularity(CUdevice device);
 /* Is it spilled?  *memory is then a copy of its entry. */
 bool emuv_vmm_handle_spilled(CUmemGenericAllocationHandle handle, emuv_entry_t *memory);
 bool emuv_vmm_address_spilled(CUdeviceptr address, emuv_entry_t *memory);
+/* A handle came from another process. */
+void emuv_vmm_imported(CUmemGenericAllocationHandle handle, CUdevice device);
 /* The driver refused to do with spilled memory what only device memory can: says so, once. */
 void emuv_vmm_tell_device_only(const char *function);
 

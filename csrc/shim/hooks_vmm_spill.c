@@ -206,5 +206,5 @@ void emuv_vmm_tell_device_only(const char *function)
 
 	if (first(&said))
 		emuv_say("%s: the driver refused memory that was spilled to the host; a larger "
-			 "--vram keeps it on the device", function);
+			 "--vram, or --keep-device, keeps it on the device", function);
 }

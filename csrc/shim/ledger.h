@@ -33,6 +33,9 @@ enum emuv_kind {
 	EMUV_KIND_VMM_MEMORY, /* allocation id: the bytes behind handles and mappings */
 	EMUV_KIND_VMM_MAPPING, /* address of a mapping -> link: allocation id */
 	EMUV_KIND_POOL,       /* CUmemoryPool -> device */
+	EMUV_KIND_IMPORT,     /* address: cuIpcOpenMemHandle; references: how often opened */
+	EMUV_KIND_EXTERNAL,   /* CUexternalMemory */
+	EMUV_KIND_HOST,       /* address of pinned or registered host memory */
 };
 
 enum emuv_placement {
@@ -46,6 +49,9 @@ enum emuv_placement {
 #define EMUV_ENTRY_STREAM_ORDER 2u /* from a pool: outlives its context */
 #define EMUV_ENTRY_PINNING 4u /* not yet pinned to the host: nothing of it may leave */
 #define EMUV_ENTRY_POOL 256u       /* asked of a pool: `references` is its number */
+/* Of what is charged nothing: its bytes are in a statistic. */
+#define EMUV_ENTRY_IMPORTED 8u /* another process's or API's */
+#define EMUV_ENTRY_PINNED 16u  /* pinned host memory */
 
 typedef struct {
 	uint64_t key;

@@ -14,11 +14,13 @@
 #include <unistd.h>
 
 #include "account.h"
+#include "caller.h"
 #include "contexts.h"
 #include "deferred.h"
 #include "device_use.h"
 #include "emuv_segment_file.h"
 #include "graphs.h"
+#include "keep.h"
 #include "message.h"
 #include "pools.h"
 #include "real.h"
@@ -27,7 +29,7 @@
 /* CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS */
 #define CONCURRENT_MANAGED_ACCESS 89
 
-__thread int emuv_inside;
+__thread uintptr_t emuv_inside;
 int emuv_active; /* atomic: cuInit has succeeded in this process */
 
 #define START_WAIT_S 30
@@ -50,6 +52,7 @@ const emuv_config_t *emuv_lifecycle_config(void)
 		if (!config_read) {
 			emuv_config_read(&config);
 			emuv_message_quiet(config.quiet);
+			emuv_keep_use(&config.keep_device, emuv_caller_name);
 			__atomic_store_n(&config_read, 1, __ATOMIC_RELEASE);
 		}
 		pthread_mutex_unlock(&start_lock);

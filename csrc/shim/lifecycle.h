@@ -7,6 +7,7 @@
 #define EMUV_LIFECYCLE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "config.h"
 #include "cuda_abi.h"
@@ -30,15 +31,15 @@ void emuv_lifecycle_start(void);
 /*
  * Guard of every hook: true where emuV acts on this call.  False before cuInit and
  * where the driver, inside a call of emuV's, calls back into a hook.  Every true is
- * followed by emuv_leave().
+ * followed by emuv_leave().  Meanwhile emuv_inside is where the call came from.
  */
-extern __thread int emuv_inside;
+extern __thread uintptr_t emuv_inside;
 extern int emuv_active;
-static inline bool emuv_enter(void)
+static inline bool emuv_enter(const void *caller)
 {
 	if (__builtin_expect(emuv_inside || !__atomic_load_n(&emuv_active, __ATOMIC_ACQUIRE), 0))
 		return false;
-	emuv_inside = 1;
+	emuv_inside = (uintptr_t)caller;
 	return true;
 }
 static inline void emuv_leave(void)

@@ -6,6 +6,7 @@
 
 #include "deferred.h"
 #include "host_memory.h"
+#include "keep.h"
 #include "message.h"
 #include "pools.h"
 #include "real.h"
@@ -57,18 +58,34 @@ static bool wait_for_frees(CUdevice device, uint64_t bytes, unsigned int how, em
 	return granted || emuv_account_reserve(device, bytes, how, grant);
 }
 
+/* What must not spill takes the room of what others have promoted, or none. */
+static bool reserve_kept(const emuv_where_t *where, uint64_t bytes, unsigned int how,
+			 emuv_grant_t *grant)
+{
+	how &= ~(EMUV_MAY_SPILL | EMUV_WHOLE);
+	emuv_residency_make_room(where, bytes);
+	return emuv_account_reserve(where->device, bytes, how, grant) ||
+	       wait_for_frees(where->device, bytes, how, grant);
+}
+
 bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned int how,
 			    emuv_grant_t *grant)
 {
+	bool granted;
+
 	emuv_deferred_reap();
 	emuv_residency_shrink(where);
-	if (emuv_account_reserve(where->device, bytes, how | EMUV_BEFORE_SPILL, grant) ||
-	    emuv_pools_make_room(where->device, bytes, how, grant) ||
-	    emuv_account_reserve(where->device, bytes, how, grant) ||
-	    wait_for_frees(where->device, bytes, how, grant))
-		return true;
-	emuv_account_denied(where->device, bytes);
-	return false;
+	granted = emuv_account_reserve(where->device, bytes, how | EMUV_BEFORE_SPILL, grant) ||
+		  emuv_pools_make_room(where->device, bytes, how, grant) ||
+		  emuv_account_reserve(where->device, bytes, how, grant) ||
+		  wait_for_frees(where->device, bytes, how, grant);
+	if (granted && grant->placement == EMUV_PLACED_MANAGED && emuv_keep_wants(bytes)) {
+		emuv_account_roll_back(where->device, grant);
+		granted = reserve_kept(where, bytes, how, grant);
+	}
+	if (!granted)
+		emuv_account_denied(where->device, bytes);
+	return granted;
 }
 
 bool emuv_placement_host_backs(uint64_t bytes)
@@ -131,5 +148,9 @@ bool emuv_placement_card_full(const emuv_where_t *where, emuv_grant_t *grant)
 	emuv_account_roll_back(where->device, grant);
 	if (grant->pool)
 		emuv_pools_look(where->device);
+	if (emuv_keep_wants(bytes)) {
+		emuv_account_denied(where->device, bytes);
+		return false;
+	}
 	return emuv_account_reserve(where->device, bytes, EMUV_MAY_SPILL | EMUV_MUST_SPILL, grant);
 }

@@ -35,7 +35,7 @@ static int card(const unsigned char uuid[16], emuv_card_report_t *report)
 
 	if (emuv_inside)
 		return -EBUSY;
-	if (!emuv_enter())
+	if (!emuv_enter(__builtin_return_address(0)))
 		return -EAGAIN;
 	device = device_of(uuid);
 	if (device >= 0) {

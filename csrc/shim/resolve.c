@@ -103,7 +103,7 @@ static void collect_hooked_rows(void)
 
 /* ---- pointer -> hook ---- */
 
-#define MAP_SLOTS 256 /* a power of two, several times N_HOOKED */
+#define MAP_SLOTS 1024 /* a power of two, several times N_HOOKED */
 _Static_assert(N_HOOKED * 3 < MAP_SLOTS, "the pointer map is too full");
 static hooked_t *map[MAP_SLOTS];
 
@@ -332,6 +332,13 @@ void *emuv_resolve_library(const char *name)
 	if (!real_dlopen)
 		find_real_dlopen();
 	return real_dlopen ? real_dlopen(name, RTLD_NOW | RTLD_LOCAL) : NULL;
+}
+
+void *emuv_resolve_loaded(const char *name)
+{
+	if (!real_dlopen)
+		find_real_dlopen();
+	return real_dlopen ? real_dlopen(name, RTLD_LAZY | RTLD_NOLOAD) : NULL;
 }
 
 /* ---- cuGetProcAddress ---- */

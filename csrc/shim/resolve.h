@@ -20,6 +20,8 @@ int emuv_resolve_open(const char *path, char *error, size_t error_bytes);
 void *emuv_resolve_symbol(const char *name);
 /* Opens another library past emuV's dlopen hook and auditor. */
 void *emuv_resolve_library(const char *name);
+/* The same of one that the process has loaded; NULL: it has not. */
+void *emuv_resolve_loaded(const char *name);
 
 /*
  * What cuGetProcAddress should answer where the driver answered `pointer` for

@@ -27,15 +27,6 @@ typedef enum {
 	CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE = 3,
 } CUDA_POINTER_ATTRIBUTE_ACCESS_FLAGS;
 
-typedef struct {
-	char reserved[64];
-} CUipcMemHandle;
-typedef struct {
-	char reserved[64];
-} CUipcEventHandle;
-typedef struct {
-	unsigned char reserved[64];
-} CUmemPoolPtrExportData;
 
 typedef struct {
 	size_t srcXInBytes, srcY;

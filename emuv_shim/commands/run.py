@@ -233,6 +233,9 @@ def _run_with_stats(
 )
 @click.option("--policy", metavar="cap|spill", help="Past the vram: refuse, or spill to host RAM.")
 @click.option("--allocation", metavar="lazy|eager", help="When host RAM is taken: touch, or now.")
+@click.option(
+    "--keep-device", metavar="RULE,...", help="Do not spill these: <=2MiB, 1MiB-8MiB, libnccl."
+)
 @click.option("--device", type=int, metavar="N", help="Give the program this device only.")
 @click.option("--name", metavar="TEXT", help="A name for emuv ps, at most 63 bytes.")
 @click.option("--sim", is_flag=True, help="Use emuV's simulated GPU.")
@@ -248,6 +251,7 @@ def command(
     virtual: str | None,
     policy: str | None,
     allocation: str | None,
+    keep_device: str | None,
     device: int | None,
     name: str | None,
     sim: bool,
@@ -264,8 +268,8 @@ def command(
     1000, a plain number is bytes. Without --virtual the program meets an
     out-of-memory error at the vram, as on a smaller card; with it, what exceeds
     the vram goes to host RAM. Options can also come from the environment
-    (EMUV_VRAM, EMUV_VIRTUAL, EMUV_POLICY, EMUV_ALLOCATION, EMUV_DEVICE,
-    EMUV_NAME, EMUV_AUDIT=1); a flag wins.
+    (EMUV_VRAM, EMUV_VIRTUAL, EMUV_POLICY, EMUV_ALLOCATION, EMUV_KEEP_DEVICE,
+    EMUV_DEVICE, EMUV_NAME, EMUV_AUDIT=1); a flag wins.
 
     Exit codes: the program's own; 2 usage; 125 emuV could not set up; 126 not
     executable; 127 not found.
@@ -276,6 +280,7 @@ def command(
         virtual=virtual,
         policy=policy,
         allocation=allocation,
+        keep_device=keep_device,
         device=device,
         name=name,
         quiet=quiet,

@@ -31,6 +31,13 @@ void *emuv_resolve_library(const char *name)
 	(void)name;
 	return NULL;
 }
+
+void *emuv_resolve_loaded(const char *name)
+{
+	(void)name;
+	return NULL;
+}
+
 /* ---- state ---- */
 
 fake_t fake = { .lock = PTHREAD_MUTEX_INITIALIZER };

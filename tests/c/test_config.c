@@ -10,7 +10,7 @@
 
 static const char *const variables[] = {
 	"EMUV_VRAM", "EMUV_VIRTUAL", "EMUV_POLICY", "EMUV_ALLOCATION", "EMUV_DRIVER",
-	"EMUV_NAME", "EMUV_RUN", "EMUV_KEEP", "EMUV_QUIET",
+	"EMUV_NAME", "EMUV_RUN", "EMUV_KEEP", "EMUV_QUIET", "EMUV_KEEP_DEVICE",
 };
 
 static void environment(void)
@@ -146,6 +146,31 @@ static void sizes_alone(void)
 	CHECK_EQ(values[9], EMUV_UNLIMITED);
 }
 
+static void kept(void)
+{
+	static const char *const wrong[] = {
+		"", ",", "1", "1-", "-1", "1-2-3", "2-1", "1-2,", ",1-2", "1-2 ", "<=2", "2MiB",
+		"1-99999999999999999999999", "lib nccl", "libnccl,", "libnccl;", "-lib", ".so",
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", /* 64 */
+		"a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a", /* 33 */
+	};
+	emuv_config_t config = with("EMUV_KEEP_DEVICE", "0-2097152,libnccl.so+x-1,7-7,_a");
+
+	CHECK(config.valid);
+	CHECK_EQ(config.keep_device.n, 4);
+	CHECK_EQ(config.keep_device.rule[0].least, 0);
+	CHECK_EQ(config.keep_device.rule[0].most, 2097152);
+	CHECK(strcmp(config.keep_device.rule[1].name, "libnccl.so+x-1") == 0);
+	CHECK_EQ(config.keep_device.rule[2].most, 7);
+	CHECK(strcmp(config.keep_device.rule[3].name, "_a") == 0);
+	CHECK_EQ(with("EMUV_KEEP_DEVICE", MISSING).keep_device.n, 0);
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		config = with("EMUV_KEEP_DEVICE", wrong[i]);
+		CHECK_EQ(config.valid, 0);
+		CHECK(strstr(config.problem, "EMUV_KEEP_DEVICE") != NULL);
+	}
+}
+
 int main(void)
 {
 	alarm(50);
@@ -153,5 +178,6 @@ int main(void)
 	good_sizes();
 	words();
 	sizes_alone();
+	kept();
 	return 0;
 }

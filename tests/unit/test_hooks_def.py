@@ -24,7 +24,7 @@ from tests.unit.cuda_headers import MAJORS, generator, wheel
 HOOKS = ROOT / "csrc" / "shim" / "hooks.def"
 API = ROOT / "csrc" / "common" / "driver_api.def"
 SEGMENT = ROOT / "csrc" / "common" / "emuv_segment.h"
-COUNTED = {"", "bytes", "gives back", "measured", "reports"}
+COUNTED = {"", "bytes", "gives back", "measured", "reports", "statistic"}
 
 # Names that deal in memory, and why; the first rule that matches decides.
 RULES = (
