@@ -140,7 +140,7 @@ void sim_modules_drop_context(sim_context_t *context);
 /* ---- report.c: files that are written at exit ---- */
 typedef struct {
 	const char *variable, *path;
-	char beside[1024 + 16]; /* renamed to `path` when it is whole */
+	char beside[1024 + 16]; /* beside.h */
 	int pid;
 	FILE *file;
 } sim_report_file_t;

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "beside.h"
 #include "internal.h"
 #include "kernel/unknown.h"
 
@@ -132,8 +133,7 @@ bool sim_report_open(sim_report_file_t *report, const char *variable, const char
 		sim_say("error: %s: the process ends inside of a call; no report", variable);
 		return false;
 	}
-	snprintf(report->beside, sizeof(report->beside), "%s.%d", path, report->pid);
-	report->file = fopen(report->beside, "we");
+	report->file = beside_open(path, report->beside, sizeof(report->beside));
 	if (report->file)
 		return true;
 	sim_say("error: %s=\"%s\": cannot write there: %m", variable, path);
@@ -144,7 +144,7 @@ bool sim_report_open(sim_report_file_t *report, const char *variable, const char
 void sim_report_close(sim_report_file_t *report)
 {
 	sim_lock_drop();
-	if (fclose(report->file) != 0 || rename(report->beside, report->path) != 0)
+	if (!beside_close(report->file, report->path, report->beside))
 		sim_say("error: %s=\"%s\": cannot write there: %m", report->variable, report->path);
 }
 

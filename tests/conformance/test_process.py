@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from ctypes import byref, c_int, c_uint64
 from pathlib import Path
@@ -299,6 +301,18 @@ def test_calls_are_counted(driver: Driver, context: int, sim_table: SimTable) ->
     for _ in range(1000):
         driver.get(c_int, "cuCtxGetDevice")
     assert count() == before + 1000
+
+
+def test_a_report_to_what_is_no_file(script: Script, sim_table: SimTable, tmp_path: Path) -> None:
+    """Written to as it is: a rename would put a file where the device or the pipe was."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    script(START, EMUV_SIM_REPORT=str(pipe))
+    assert json.loads(os.read(reader, 1 << 16))["version"] == 1
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_the_report(script: Script, sim_table: SimTable, tmp_path: Path) -> None:

@@ -169,7 +169,8 @@ def test_cudas_runtime_in_between_is_looked_past(shim_env: ShimEnv, cc: Compiler
 
 
 @pytest.mark.parametrize(
-    "rules", ["", "2MiB", "<=5", "5", "5-", "-5", "6-5", "libnccl,", ",", "a b", "1-2;3-4", "x" * 64]
+    "rules",
+    ["", "2MiB", "<=5", "5", "5-", "-5", "6-5", "libnccl,", ",", "a b", "1-2;3-4", "x" * 64],
 )
 def test_the_shim_takes_its_own_form_only(shim_env: ShimEnv, rules: str) -> None:
     child = run_child(

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../beside.h"
 #include "cudart.h"
 #include "one_line.h"
 
@@ -141,8 +142,7 @@ __attribute__((destructor)) static void report(void)
 		called |= calls[i].count != 0;
 	if (!pattern || !called || !report_path(pattern, path, sizeof(path)))
 		return;
-	snprintf(beside, sizeof(beside), "%s.%d", path, (int)getpid());
-	file = fopen(beside, "we");
+	file = beside_open(path, beside, sizeof(beside));
 	if (!file)
 		return;
 	fprintf(file, "{\n  \"version\": 1,\n  \"pid\": %d,\n  \"runtime_version\": %d,\n",
@@ -151,6 +151,5 @@ __attribute__((destructor)) static void report(void)
 	fprintf(file, ",\n");
 	list(file, "unimplemented", false);
 	fprintf(file, "\n}\n");
-	if (fclose(file) != 0 || rename(beside, path) != 0)
-		unlink(beside);
+	beside_close(file, path, beside);
 }
