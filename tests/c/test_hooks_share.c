@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// link: csrc/shim/hooks_memory.c csrc/shim/hooks_stream.c csrc/shim/hooks_share.c
+// link: csrc/shim/hooks_memory.c csrc/shim/hooks_pool.c csrc/shim/hooks_graph.c csrc/shim/hooks_stream.c csrc/shim/hooks_share.c
 // link: csrc/shim/hooks_host.c csrc/shim/hooks_vmm*.c csrc/shim/hooks_context.c csrc/shim/device_use.c
 // link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/ledger.c csrc/shim/contexts.c
 // link: csrc/shim/deferred.c csrc/shim/placement.c csrc/shim/pools.c csrc/shim/keep.c csrc/shim/residency.c
