@@ -284,6 +284,49 @@ answer(codes=codes)
     assert child.answer == {"codes": [OOM, OOM, OOM, 719]}
 
 
+def test_threads_with_a_segment_each(shim_env: ShimEnv) -> None:
+    """They take and give back what they can get; every page holds what its owner wrote."""
+    child = vmm(
+        shim_env,
+        """
+import random
+from concurrent.futures import ThreadPoolExecutor
+context = d.new("cuDevicePrimaryCtxRetain", 0)
+def work(number):
+    d.cuCtxSetCurrent(context)
+    generator = random.Random(number)
+    segment = Segment(d, 2 * MIB)
+    seeds, n, refused = {}, 0, 0
+    for turn in range(60):
+        page = generator.randrange(24)
+        if page not in seeds:
+            if segment.grow(page, 1):
+                seeds[page] = number * 1000 + turn
+                fill(d, segment, page, seeds[page])
+            else:
+                refused += 1
+        else:
+            assert holds(d, segment, page, seeds[page]), (number, page)
+            if generator.random() < 0.5:
+                segment.shrink(page, 1)
+                del seeds[page]
+    for page, seed in seeds.items():
+        assert holds(d, segment, page, seed), (number, page)
+    segment.close()
+    return refused
+with ThreadPoolExecutor(4) as pool:
+    refused = list(pool.map(work, range(4)))
+answer(refused=sum(refused), used=card_used(d))
+""",
+        vram=24, virtual=48,
+    )  # fmt: skip
+    assert child.answer["used"] == 0
+    assert child.answer["refused"] > 0
+    assert child.device().denials == child.answer["refused"]
+    assert child.device().spills > 0
+    assert child.device().peak_physical_bytes <= 24 * MIB
+
+
 def test_two_devices(shim_env: ShimEnv) -> None:
     child = run_child(
         shim_env(vram=f"0={16 * MIB},1={16 * MIB}", virtual=64 * MIB, EMUV_SIM_DEVICES="2"),
