@@ -155,6 +155,12 @@ def visible(script: Script, value: str | None) -> str:
         ("-1", str(NO_DEVICE)),
         ("0,0", str(NO_DEVICE)),
         ("NoDevFiles", str(NO_DEVICE)),
+        ("0,GPU-22", "00"),
+        ("GPU-22,GPU-22e3", str(NO_DEVICE)),  # twice, by two names
+        # instances of cards, of which these have none
+        ("MIG-22e34d75-5673-416d-8a1c-0d2f5b9764c8", str(NO_DEVICE)),
+        ("MIG-GPU-22e34d75-5673-416d-8a1c-0d2f5b9764c8/1/0", str(NO_DEVICE)),
+        ("0,MIG-22e34d75-5673-416d-8a1c-0d2f5b9764c8", "00"),
     ],
 )
 def test_visible_devices(

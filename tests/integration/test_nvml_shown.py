@@ -114,6 +114,31 @@ class TestOneProcess:
         got = ask({**shown_env(vram=32 * MIB), "NAME": path}, code)
         assert got == {"said": "", "codes": [0, 0, 0], "total": 32 * MIB}
 
+    def test_as_pytorch_asks(self, shown_env: ShimEnv) -> None:
+        # c10's allocator, when it is out of memory: the card by CUDA's bus id, the users by
+        # the first form of the list; and torch.cuda's functions, by UUID and by index.
+        code = """
+            d = started(1)
+            d.new("cuMemAlloc_v2", 24 * MIB)
+            lib = ctypes.CDLL("libnvidia-ml.so.1", ctypes.RTLD_LOCAL)
+            h, rows, count = ctypes.c_void_p(), (ctypes.c_uint64 * 16)(), c_uint(8)
+            bus = text(d, "cuDeviceGetPCIBusId", 1).encode()
+            codes = [lib.nvmlDeviceGetHandleByPciBusId_v2(bus, byref(h)),
+                     lib.nvmlDeviceGetComputeRunningProcesses(h, byref(count), rows)]
+            memory = [n.nvmlDeviceGetMemoryInfo(handle) for handle in (
+                n.nvmlDeviceGetHandleByUUID(uuid(d, 1)),
+                n.nvmlDeviceGetHandleByPciBusId(bus.decode()), n.nvmlDeviceGetHandleByIndex(0),
+            )]
+            answer(codes=codes, users=list(rows[:2 * count.value]), pid=os.getpid(),
+                   used=[m.used for m in memory], total=[m.total for m in memory])
+        """
+        env = shown_env(vram=f"0={16 * MIB},1={32 * MIB}", EMUV_SIM_DEVICES="2")
+        got = ask({**env, "CUDA_VISIBLE_DEVICES": "1,0"}, code)
+        assert got["codes"] == [0, 0]
+        assert got["users"] == [got["pid"], 24 * MIB]
+        assert got["used"] == [24 * MIB] * 3
+        assert got["total"] == [32 * MIB] * 3
+
     def test_in_a_namespace_of_its_own(self, shown_env: ShimEnv) -> None:
         code = """
             d = started()
