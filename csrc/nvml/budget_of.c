@@ -33,9 +33,11 @@ static const emuv_reports_t *reports(void)
 		return now;
 	/* A copy of this library in a namespace of its own has the books of the base one. */
 	library = dlmopen(LM_ID_BASE, "libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+	now = library ? dlsym(library, EMUV_REPORTS_NAME) : NULL;
+	if (!now)
+		dlerror(); /* no words for the program */
 	if (!library)
 		return NULL;
-	now = dlsym(library, EMUV_REPORTS_NAME);
 	if (now && now->size < sizeof *now)
 		now = NULL; /* another version of emuV */
 	dlclose(library);

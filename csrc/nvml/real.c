@@ -37,27 +37,54 @@ static nvmlReturn_t no_function(void)
 	return NVML_ERROR_FUNCTION_NOT_FOUND;
 }
 
-/*
- * Two threads may both look, and find the same: no lock is held over the loader's calls.
- * By emuV's own spelling, because any other leads back here.
- */
+/* What is not there leaves no words for the program's next dlerror(). */
+static void *symbol_of(void *opened, const char *name)
+{
+	void *found = dlsym(opened, name);
+
+	if (!found)
+		dlerror();
+	return found;
+}
+
+/* By emuV's own spelling, because any other leads back here. */
+static void *open_at(const char *path)
+{
+	char spelling[PATH_MAX];
+	void *opened = dlmopen(LM_ID_BASE, emuv_own_spelling(path, spelling, sizeof spelling),
+			       RTLD_NOW | RTLD_LOCAL);
+
+	if (!opened)
+		dlerror();
+	/* This library under another name would call itself for ever. */
+	if (opened && symbol_of(opened, "emuv_nvml_library")) {
+		dlclose(opened);
+		opened = NULL;
+	}
+	return opened;
+}
+
+/* Two threads may both look, and find the same: no lock is held over the loader's calls. */
 static void *open_library(void)
 {
+	/* For a child that was given the preload and nothing else of the run. */
+	static const char *const usual[] = {
+		"/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
+		"/usr/lib64/libnvidia-ml.so.1",
+		"/usr/lib/libnvidia-ml.so.1",
+		"/usr/lib/wsl/lib/libnvidia-ml.so.1",
+		"/run/opengl-driver/lib/libnvidia-ml.so.1",
+	};
 	void *opened = __atomic_load_n(&library, __ATOMIC_ACQUIRE);
-	char spelling[PATH_MAX];
 	const char *path;
 
 	if (opened)
 		return opened;
 	path = secure_getenv("EMUV_NVML");
-	if (path && path[0] == '/')
-		opened = dlmopen(LM_ID_BASE, emuv_own_spelling(path, spelling, sizeof spelling),
-				 RTLD_NOW | RTLD_LOCAL);
-	/* This library under another name would call itself for ever. */
-	if (opened && dlsym(opened, "emuv_nvml_library")) {
-		dlclose(opened);
-		opened = NULL;
-	}
+	if (path)
+		opened = path[0] == '/' ? open_at(path) : NULL;
+	for (size_t i = 0; !path && !opened && i < sizeof usual / sizeof *usual; i++)
+		opened = open_at(usual[i]);
 	if (opened)
 		__atomic_store_n(&library, opened, __ATOMIC_RELEASE);
 	return opened;
@@ -67,7 +94,7 @@ void *shown_real(const char *name)
 {
 	int saved = errno;
 	void *opened = open_library();
-	void *function = opened ? dlsym(opened, name) : (void *)&no_library;
+	void *function = opened ? symbol_of(opened, name) : (void *)&no_library;
 
 	errno = saved;
 	return function ? function : (void *)&no_function;
@@ -77,7 +104,7 @@ bool shown_is_sim(void)
 {
 	void *opened = open_library();
 
-	return opened && dlsym(opened, "emuv_sim_nvml");
+	return opened && symbol_of(opened, "emuv_sim_nvml");
 }
 
 /* Called from the stubs with the index of the function; its answer is jumped to. */

@@ -372,14 +372,25 @@ class TestWithoutAPart:
         (seen,) = ask(env, LOOK)["cards"]
         assert seen["memory"] == [8 << 30, 8 << 30, 0]
 
-    @pytest.mark.parametrize("path", ["/nonexistent/libnvidia-ml.so.1", None, str(SHOWN)])
-    def test_without_the_machines_nvml(self, shown_env: ShimEnv, path: str | None) -> None:
-        env = shown_env(vram=32 * MIB)
-        env.pop("EMUV_NVML")
+    @pytest.mark.parametrize("path", ["/nonexistent/libnvidia-ml.so.1", "x.so", "", str(SHOWN)])
+    def test_without_the_machines_nvml(self, shown_env: ShimEnv, path: str) -> None:
         code = "import pynvml as n\ntry: n.nvmlInit()\nexcept n.NVMLError as e: print(type(e).__name__, e)"  # noqa: E501
-        done = run([sys.executable, "-c", code], {**env, **({"EMUV_NVML": path} if path else {})})
+        done = run([sys.executable, "-c", code], {**shown_env(vram=32 * MIB), "EMUV_NVML": path})
         assert done.stdout == "NVMLError_LibraryNotFound NVML Shared Library Not Found\n"
         assert done.stderr == ""
+
+    def test_it_leaves_no_words_of_the_loader(self, shown_env: ShimEnv) -> None:
+        code = """
+            loader = ctypes.CDLL(None)
+            loader.dlerror.restype = ctypes.c_char_p
+            loader.dlerror()
+            d = started()
+            seen = [card(0)["memory"][0], n.nvmlLib.nvmlRetry_NvRmControl()]
+            answer(seen=seen, words=str(loader.dlerror()))
+        """
+        got = ask(shown_env(vram=32 * MIB), code)
+        assert got["seen"] == [32 * MIB, 13]  # the stand-in has no such function
+        assert got["words"] == "None"
 
     def test_a_budget_that_cannot_be_read(self, shown_env: ShimEnv) -> None:
         (seen,) = ask(shown_env(vram="8GiB"), LOOK)["cards"]
