@@ -16,10 +16,12 @@ bool emuv_account_reserve(CUdevice device, uint64_t bytes, unsigned int how, emu
 		granted = how >> EMUV_POOL_SHIFT ?
 				  emuv_books_pool_reserve(device, bytes, how, grant) :
 				  emuv_budget_reserve(&g_books.devices[device], bytes, how, grant);
-		if (granted)
+		if (granted) {
 			emuv_books_publish(device);
-		else
+			grant->nearly = emuv_budget_nearly_full(&g_books.devices[device]);
+		} else {
 			emuv_ledger_unpromise(&g_books.ledger);
+		}
 	}
 	emuv_books_unlock();
 	return granted;
@@ -146,6 +148,22 @@ bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry)
 		*entry = *found;
 	emuv_books_unlock();
 	return found != NULL;
+}
+
+bool emuv_account_note_once(const emuv_entry_t *entry)
+{
+	emuv_entry_t copy = *entry;
+	bool noted = false;
+
+	copy.placement = EMUV_PLACED_NOWHERE;
+	emuv_books_lock();
+	if (!emuv_ledger_find(&g_books.ledger, copy.kind, copy.key) &&
+	    !emuv_ledger_promise(&g_books.ledger)) {
+		emuv_books_enter(&copy);
+		noted = true;
+	}
+	emuv_books_unlock();
+	return noted;
 }
 
 int emuv_account_note(const emuv_entry_t *entry)

@@ -41,6 +41,10 @@ void emuv_account_restore(const emuv_entry_t *entry);
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 /* Enters what is charged nothing (a pool, a VMM handle); -ENOMEM. */
 int emuv_account_note(const emuv_entry_t *entry);
+/* The same; false also where its key is known. */
+bool emuv_account_note_once(const emuv_entry_t *entry);
+/* A module or library is gone, and its managed variables with it. */
+void emuv_account_variables_gone(uint64_t owner);
 /*
  * What is charged nothing and told all the same (EMUV_ENTRY_IMPORTED, _PINNED), with one
  * reference; where the key is known, one more.  `untally` takes one, and the entry with

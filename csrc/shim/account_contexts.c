@@ -70,3 +70,25 @@ void emuv_account_overhead_gone(CUdevice device, uint64_t bytes)
 	emuv_books_publish(device);
 	emuv_books_unlock();
 }
+
+/* ---- modules ---- */
+
+void emuv_account_variables_gone(uint64_t owner)
+{
+	emuv_ledger_t *ledger = &g_books.ledger;
+	emuv_entry_t gone;
+
+	emuv_books_lock();
+	/* Entries keep their places while others are taken. */
+	for (size_t i = 0; i < ledger->n_entries; i++) {
+		emuv_entry_t entry = ledger->entries[i];
+
+		if (entry.kind != EMUV_KIND_VARIABLE || entry.link != owner)
+			continue;
+		emuv_ledger_take(ledger, EMUV_KIND_VARIABLE, entry.key, &gone);
+		if (emuv_ledger_take(ledger, EMUV_KIND_MEMORY, entry.key, &gone))
+			emuv_books_uncharge(&gone);
+	}
+	emuv_books_unlock();
+	emuv_books_sweep();
+}

@@ -89,6 +89,8 @@ static void forget(const emuv_entry_t *entry)
 {
 	if (entry->flags & EMUV_ENTRY_POOL)
 		emuv_books_pool_freed(entry);
+	if (entry->kind == EMUV_KIND_CODE)
+		g_books.devices[entry->device].counters.overhead_bytes -= entry->bytes;
 	emuv_books_retire(emuv_books_map(entry));
 	if (emuv_books_movable(entry))
 		g_books.devices[entry->device].counters.movable_bytes -= entry->bytes;

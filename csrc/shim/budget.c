@@ -33,6 +33,11 @@ uint64_t emuv_budget_room(const emuv_budget_device_t *d)
 	return d->vram > held ? d->vram - held : 0;
 }
 
+bool emuv_budget_nearly_full(const emuv_budget_device_t *d)
+{
+	return d->vram != EMUV_UNLIMITED && emuv_budget_room(d) <= d->vram / 8;
+}
+
 bool emuv_budget_over(const emuv_budget_device_t *d)
 {
 	return emuv_budget_physical(d) + d->others_physical + d->unsure > d->vram;

@@ -43,6 +43,7 @@ typedef struct {
 	uint64_t growth;   /* of a pool's: what the pool may grow by */
 	uint32_t pool;     /* 0: none */
 	uint32_t verify;   /* granted by an estimate: see emuv_pools_fits */
+	uint32_t nearly;   /* the device is nearly full with it */
 } emuv_grant_t;
 
 #define EMUV_MAY_SPILL 1u  /* the allocation can be put in managed memory */
@@ -79,6 +80,8 @@ uint64_t emuv_budget_room(const emuv_budget_device_t *device);
 uint64_t emuv_budget_visible(const emuv_budget_device_t *device);
 /* visible - used, never negative. */
 uint64_t emuv_budget_free(const emuv_budget_device_t *device);
+/* An eighth of vram or less is left. */
+bool emuv_budget_nearly_full(const emuv_budget_device_t *device);
 /* More is held than vram allows. */
 bool emuv_budget_over(const emuv_budget_device_t *device);
 /* Charges a context's own memory; false (nothing charged) when vram cannot hold it. */

@@ -82,6 +82,17 @@ bool emuv_contexts_anew(CUcontext context, unsigned long long id)
 	return anew;
 }
 
+bool emuv_contexts_any(CUdevice device)
+{
+	bool any = false;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < n_contexts; i++)
+		any |= contexts[i].device == device;
+	pthread_mutex_unlock(&lock);
+	return any;
+}
+
 CUcontext emuv_contexts_primary(CUdevice device)
 {
 	CUcontext context = NULL;

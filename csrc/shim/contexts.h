@@ -38,6 +38,8 @@ bool emuv_contexts_remove(CUcontext context, emuv_context_t *removed);
 unsigned long long emuv_contexts_id(CUcontext context);
 /* Notes the id of a known context.  True: it is another's, the context was made anew. */
 bool emuv_contexts_anew(CUcontext context, unsigned long long id);
+/* Is any context of the device known? */
+bool emuv_contexts_any(CUdevice device);
 /* The primary context of a device, NULL if not seen. */
 CUcontext emuv_contexts_primary(CUdevice device);
 

@@ -3,88 +3,25 @@
  * Contexts: what one takes of the card by itself is measured when it is made and
  * charged as overhead; when it goes, what it held is released.
  */
-#include <pthread.h>
-#include <time.h>
-
 #include "contexts.h"
 #include "deferred.h"
-#include "device_use.h"
 #include "hooks.h"
 #include "message.h"
+#include "overhead.h"
 
 /* No error of the driver's: a detached context lives on. */
 #define STILL_THERE ((CUresult)-1)
 
-/* What a device has in use beyond what emuV has charged: contexts, and other processes. */
-typedef struct {
-	bool known;
-	int whole_card;
-	int64_t bytes;
-} use_t;
-
-/*
- * Other threads allocate and free meanwhile.  A look counts if no charge changed
- * during it.  Bytes are charged before they are in use and released after, so what
- * is under way then makes the figure smaller, never larger: the largest of the looks
- * is the best, and one that met nothing under way is exact.
- */
 #define MOST_LOOKS 100
 
-static use_t measure(CUdevice device, bool has_context)
+static emuv_use_t measure(CUdevice device, bool has_context)
 {
-	const struct timespec pause = { 0, 20000 };
-	use_t use = { 0 };
-	bool exact = false;
-	int cancel;
-
-	/* The sleep is no place to end: there may be a context to charge. */
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	for (int i = 0; i < MOST_LOOKS && !exact; i++) {
-		uint64_t before, after, used, charged, ignored;
-		int64_t bytes;
-
-		if (i)
-			nanosleep(&pause, NULL);
-		exact = emuv_account_physical(device, &charged, &before);
-		if (!emuv_device_used(device, has_context, &used, &use.whole_card))
-			break;
-		exact = emuv_account_physical(device, &ignored, &after) && exact && before == after;
-		bytes = (int64_t)(used - charged);
-		if (before == after && (!use.known || bytes > use.bytes)) {
-			use.bytes = bytes;
-			use.known = true;
-		}
-	}
-	pthread_setcancelstate(cancel, NULL);
-	return use;
+	return emuv_use_measure(device, has_context, MOST_LOOKS);
 }
 
 static bool in_range(CUdevice device)
 {
 	return device >= 0 && device < EMUV_MAX_DEVICES;
-}
-
-/*
- * What a context that has just been made takes.  Where the driver cannot tell
- * processes apart the figure is the whole card's, and other processes move it too:
- * an upper bound, for which nobody is refused.
- */
-static uint64_t overhead_of(CUdevice device, use_t before, use_t after, uint64_t *flags)
-{
-	uint64_t overhead = after.bytes > before.bytes ? (uint64_t)(after.bytes - before.bytes) : 0;
-	emuv_report_t report;
-
-	*flags = 0;
-	if (!before.known || !after.known || before.whole_card != after.whole_card)
-		return 0;
-	*flags = EMUV_DEVICE_OVERHEAD_KNOWN;
-	if (after.whole_card) {
-		*flags |= EMUV_DEVICE_OVERHEAD_UPPER;
-		emuv_account_report(device, &report);
-		if (overhead > report.room)
-			overhead = report.room;
-	}
-	return overhead;
 }
 
 static void say_too_small(CUdevice device, uint64_t overhead)
@@ -103,10 +40,10 @@ static void say_too_small(CUdevice device, uint64_t overhead)
 }
 
 /* A context has come into being.  False: the budget cannot hold it, and that has been said. */
-static bool charge(CUcontext context, CUdevice device, bool primary, use_t before)
+static bool charge(CUcontext context, CUdevice device, bool primary, emuv_use_t before)
 {
 	uint64_t flags;
-	uint64_t overhead = overhead_of(device, before, measure(device, true), &flags);
+	uint64_t overhead = emuv_use_grown(device, before, measure(device, true), &flags);
 	emuv_context_t entry = {
 		.context = context, .device = device, .primary = primary, .overhead = overhead,
 		.id = emuv_contexts_id(context),
@@ -138,7 +75,7 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	unsigned int flags;
 	int active = 0;
 	CUcontext made = NULL;
-	use_t before = { 0 };
+	emuv_use_t before = { 0 };
 	CUresult result;
 
 	if (!in_range(device) || !context)
@@ -236,6 +173,8 @@ static void primary_gone(CUdevice device, CUcontext context)
 		 */
 		if (!primary_active(device) || !takes_over(&gone)) {
 			emuv_account_overhead_gone(device, gone.overhead);
+			if (!emuv_contexts_any(device))
+				emuv_overhead_ends(device);
 			return;
 		}
 	}
@@ -279,7 +218,7 @@ PRIMARY_GOES(cuDevicePrimaryCtxReset_v2)
 	do {                                                                       \
 		CUcontext made = NULL;                                             \
 		CUcontext *out = &made;                                             \
-		use_t before;                                                      \
+		emuv_use_t before;                                                      \
 		CUresult result;                                                   \
 		if (!in_range(device) || !context) {                               \
 			/* Refused by the driver, in its own words. */             \
@@ -345,8 +284,11 @@ static CUresult destroy(CUcontext context, enum emuv_function function,
 	}
 	emuv_deferred_gone(waiting);
 	emuv_account_context_gone(context, mark);
-	if (known)
+	if (known) {
 		emuv_account_overhead_gone(gone.device, gone.overhead);
+		if (!emuv_contexts_any(gone.device))
+			emuv_overhead_ends(gone.device);
+	}
 	return CUDA_SUCCESS;
 }
 

@@ -36,6 +36,8 @@ enum emuv_kind {
 	EMUV_KIND_IMPORT,     /* address: cuIpcOpenMemHandle; references: how often opened */
 	EMUV_KIND_EXTERNAL,   /* CUexternalMemory */
 	EMUV_KIND_HOST,       /* address of pinned or registered host memory */
+	EMUV_KIND_CODE,       /* CUmodule, CUlibrary; bytes: of the device's overhead */
+	EMUV_KIND_VARIABLE,   /* address of a managed variable -> link: its module or library */
 };
 
 enum emuv_placement {

@@ -22,6 +22,7 @@
 #include "graphs.h"
 #include "keep.h"
 #include "message.h"
+#include "overhead.h"
 #include "pools.h"
 #include "real.h"
 #include "resolve.h"
@@ -270,6 +271,7 @@ static void fork_child(void)
 	emuv_deferred_fork_child();
 	emuv_pools_fork_child();
 	emuv_graphs_fork_child();
+	emuv_overhead_fork_child();
 	emuv_resolve_fork_child();
 	/* The parent's page is not the child's to write. */
 	if (segment_file)

@@ -8,6 +8,7 @@
 #include "host_memory.h"
 #include "keep.h"
 #include "message.h"
+#include "overhead.h"
 #include "pools.h"
 #include "real.h"
 #include "relaxed.h"
@@ -68,6 +69,27 @@ static bool reserve_kept(const emuv_where_t *where, uint64_t bytes, unsigned int
 	       wait_for_frees(where->device, bytes, how, grant);
 }
 
+/* Before the device gets full, what the driver has taken by itself is looked for. */
+static bool reserve(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
+{
+	how |= EMUV_BEFORE_SPILL;
+	if (!emuv_account_reserve(device, bytes, how, grant))
+		return false;
+	if (!grant->nearly || !emuv_overhead_due(device))
+		return true;
+	/* What is charged and not in use yet would hide it. */
+	emuv_account_roll_back(device, grant);
+	emuv_overhead_settle(device);
+	return emuv_account_reserve(device, bytes, how, grant);
+}
+
+/* With what pools and graphs keep, there may be room after all. */
+static bool after_all(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
+{
+	emuv_overhead_settle(device);
+	return emuv_pools_make_room(device, bytes, how, grant);
+}
+
 bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned int how,
 			    emuv_grant_t *grant)
 {
@@ -75,8 +97,8 @@ bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned 
 
 	emuv_deferred_reap();
 	emuv_residency_shrink(where);
-	granted = emuv_account_reserve(where->device, bytes, how | EMUV_BEFORE_SPILL, grant) ||
-		  emuv_pools_make_room(where->device, bytes, how, grant) ||
+	granted = reserve(where->device, bytes, how, grant) ||
+		  after_all(where->device, bytes, how, grant) ||
 		  emuv_account_reserve(where->device, bytes, how, grant) ||
 		  wait_for_frees(where->device, bytes, how, grant);
 	if (granted && grant->placement == EMUV_PLACED_MANAGED && emuv_keep_wants(bytes)) {

@@ -2,7 +2,7 @@
 // link: csrc/shim/hooks_memory.c csrc/shim/hooks_pool.c csrc/shim/hooks_graph.c csrc/shim/hooks_stream.c csrc/shim/hooks_array.c
 // link: csrc/shim/hooks_vmm*.c csrc/shim/hooks_context.c csrc/shim/device_use.c
 // link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/ledger.c csrc/shim/contexts.c
-// link: csrc/shim/deferred.c csrc/shim/placement.c csrc/shim/pools.c csrc/shim/keep.c csrc/shim/residency.c
+// link: csrc/shim/deferred.c csrc/shim/placement.c csrc/shim/pools.c csrc/shim/overhead.c csrc/shim/hooks_module.c csrc/shim/keep.c csrc/shim/residency.c
 // link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: csrc/shim/lifecycle.c csrc/shim/caller.c csrc/shim/config.c csrc/common/emuv_segment_create.c

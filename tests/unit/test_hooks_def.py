@@ -38,8 +38,10 @@ RULES = (
     (r"ArrayGetDescriptor|ArrayGetSparse|ArrayGetPropert|Array3DGetDescriptor", False),
     (r"GraphMem(Alloc|Free)NodeGetParams|SharedMemConfig|SMemPerBlock|LogsDumpToMemory", False),
     (r"GraphNode(Get|Set)Params|GraphExecNodeSetParams|GraphicsResourceSetMapFlags", False),
-    # Which pool a device uses, and that a library or kernel has a variable.
-    (r"Get(Default)?MemPool|SetMemPool|GetManaged|GetGlobal", False),
+    # Which pool a device uses.
+    (r"Get(Default)?MemPool|SetMemPool", False),
+    # A variable of a library or module may be managed memory.
+    (r"GetManaged|GetGlobal", True),
     # What is there already: a thread's context, a kernel's library.
     (r"CtxGetCurrent|CtxPopCurrent|CtxAttach|CtxFromGreen|StreamGet(Green)?Ctx", False),
     (r"FuncGetModule|KernelGetLibrary|LibraryGetModule", False),
