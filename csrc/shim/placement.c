@@ -66,6 +66,7 @@ static bool reserve_kept(const emuv_where_t *where, uint64_t bytes, unsigned int
 	how &= ~(EMUV_MAY_SPILL | EMUV_WHOLE);
 	emuv_residency_make_room(where, bytes);
 	return emuv_account_reserve(where->device, bytes, how, grant) ||
+	       emuv_pools_make_room(where->device, bytes, how, grant) ||
 	       wait_for_frees(where->device, bytes, how, grant);
 }
 
