@@ -153,6 +153,7 @@ ffibuilder.set_source(
     "emuv_shim._native",
     SOURCE,
     sources=[
+        "csrc/common/emuv_environ.c",
         "csrc/common/emuv_segment_control.c",
         "csrc/common/emuv_segment_create.c",
         "csrc/common/emuv_segment_file.c",

@@ -10,6 +10,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "emuv_environ.h"
 #include "emuv_segment_private.h"
 
 #include <errno.h>
@@ -90,7 +91,7 @@ static int own_directory(const char *path)
 
 static int choose_directory(char *path, size_t path_bytes, emuv_error_t *error)
 {
-	const char *named = secure_getenv("EMUV_RUNTIME_DIR");
+	const char *named = emuv_environ("EMUV_RUNTIME_DIR");
 	const char *xdg = secure_getenv("XDG_RUNTIME_DIR");
 	unsigned int uid = (unsigned int)geteuid();
 	struct stat st;

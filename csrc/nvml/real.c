@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "emuv_environ.h"
 #include "emuv_library_name.h"
 #include "shown.h"
 
@@ -80,7 +81,7 @@ static void *open_library(void)
 
 	if (opened)
 		return opened;
-	path = secure_getenv("EMUV_NVML");
+	path = emuv_environ("EMUV_NVML");
 	if (path)
 		opened = path[0] == '/' ? open_at(path) : NULL;
 	for (size_t i = 0; !path && !opened && i < sizeof usual / sizeof *usual; i++)

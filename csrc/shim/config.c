@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "emuv_environ.h"
+
 /* Decimal digits up to a comma or the end; advances *text. */
 static int number(const char **text, uint64_t *value)
 {
@@ -120,14 +122,14 @@ static void refuse(emuv_config_t *config, const char *variable, const char *valu
 
 static void read_text(const char *variable, char *text, size_t bytes)
 {
-	const char *value = secure_getenv(variable);
+	const char *value = emuv_environ(variable);
 
 	snprintf(text, bytes, "%s", value ? value : "");
 }
 
 static int read_flag(const char *variable)
 {
-	const char *value = secure_getenv(variable);
+	const char *value = emuv_environ(variable);
 
 	return value && strcmp(value, "1") == 0;
 }
@@ -138,6 +140,7 @@ void emuv_config_read(emuv_config_t *config)
 	const char *value;
 
 	memset(config, 0, sizeof *config);
+	config->adopted_from = emuv_environ_adopt();
 	config->valid = 1;
 	config->quiet = read_flag("EMUV_QUIET");
 	config->keep = read_flag("EMUV_KEEP");
@@ -145,31 +148,32 @@ void emuv_config_read(emuv_config_t *config)
 	read_text("EMUV_RUN", config->run_id, sizeof config->run_id);
 	read_text("EMUV_DRIVER", config->driver, sizeof config->driver);
 
-	value = secure_getenv("EMUV_VRAM");
-	if (!value) {
+	value = emuv_environ("EMUV_VRAM");
+	if (!value || !*value) {
 		config->valid = 0;
 		snprintf(config->problem, sizeof config->problem,
-			 "libemuv.so is loaded but EMUV_VRAM is not set: there is no budget to hold");
+			 "libemuv.so is loaded but EMUV_VRAM is not set, and no process above this "
+			 "one has a budget to hold");
 		snprintf(config->hint, sizeof config->hint,
 			 "start the program through emuv-run --vram SIZE, or unset LD_PRELOAD");
 		return;
 	}
 	if (emuv_config_sizes(value, 1, EMUV_UNLIMITED, vram))
 		refuse(config, "EMUV_VRAM", value, "a number of bytes, 'none' or '0=BYTES,1=BYTES'");
-	value = secure_getenv("EMUV_VIRTUAL");
+	value = emuv_environ("EMUV_VIRTUAL");
 	if (emuv_config_sizes(value ? value : "0", 0, 0, extra))
 		refuse(config, "EMUV_VIRTUAL", value, "a number of bytes or '0=BYTES,1=BYTES'");
 	for (int i = 0; i < EMUV_MAX_DEVICES; i++)
 		config->control.budget[i] = (emuv_budget_t){ vram[i], extra[i] };
 
-	value = secure_getenv("EMUV_POLICY");
+	value = emuv_environ("EMUV_POLICY");
 	if (!value || strcmp(value, "cap") == 0)
 		config->control.policy = EMUV_POLICY_CAP;
 	else if (strcmp(value, "spill") == 0)
 		config->control.policy = EMUV_POLICY_SPILL;
 	else
 		refuse(config, "EMUV_POLICY", value, "'cap' or 'spill'");
-	value = secure_getenv("EMUV_ALLOCATION");
+	value = emuv_environ("EMUV_ALLOCATION");
 	if (!value || strcmp(value, "lazy") == 0)
 		config->control.allocation = EMUV_ALLOCATION_LAZY;
 	else if (strcmp(value, "eager") == 0)

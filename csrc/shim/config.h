@@ -34,9 +34,13 @@ typedef struct {
 	int keep;
 	int quiet;
 	emuv_keep_rules_t keep_device;
+	int adopted_from; /* the process whose environment this is; 0: this one's own */
 } emuv_config_t;
 
-/* Reads the environment.  `config` is complete afterwards, valid or not. */
+/*
+ * Reads the environment, or where that has lost the run's, an ancestor's
+ * (emuv_environ.h).  `config` is complete afterwards, valid or not.
+ */
 void emuv_config_read(emuv_config_t *config);
 
 /*

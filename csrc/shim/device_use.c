@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "emuv_environ.h"
 #include "emuv_sim_table.h"
 #include "pid_namespace.h"
 #include "real.h"
@@ -53,7 +54,7 @@ typedef struct {
  */
 static bool nvml_open(nvml_t *nvml)
 {
-	const char *path = secure_getenv("EMUV_NVML");
+	const char *path = emuv_environ("EMUV_NVML");
 	/* By that path even where emuV's own bears the name: here the card is asked, not the budget. */
 	void *library = emuv_resolve_library(path && path[0] == '/' ? path : "libnvidia-ml.so.1");
 	int (*init)(void);

@@ -54,6 +54,9 @@ const emuv_config_t *emuv_lifecycle_config(void)
 			emuv_config_read(&config);
 			emuv_message_quiet(config.quiet);
 			emuv_keep_use(&config.keep_device, emuv_caller_name);
+			if (config.adopted_from && config.adopted_from != getpid())
+				emuv_say("this environment has lost emuV's variables: the budget is "
+					 "that of process %d, which led here", config.adopted_from);
 			__atomic_store_n(&config_read, 1, __ATOMIC_RELEASE);
 		}
 		pthread_mutex_unlock(&start_lock);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // link: csrc/shim/config.c
+// link: csrc/common/emuv_environ.c
 /* The environment's word: every good form is read, every bad one is refused and quoted. */
 #include <string.h>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // What a device's use is measured by, where libnvidia-ml.so.1 is emuV's own stand-in.
 // link: csrc/shim/device_use.c
+// link: csrc/common/emuv_environ.c
 // sanitize: address
 #include <dlfcn.h>
 #include <stdio.h>

@@ -6,6 +6,7 @@
 // link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
+// link: csrc/common/emuv_environ.c
 /*
  * Every driver call that a hook makes is made to fail once, in every kind of
  * allocation and free: a hook that answers an error has changed neither the books

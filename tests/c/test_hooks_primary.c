@@ -7,6 +7,7 @@
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: csrc/shim/lifecycle.c csrc/shim/caller.c csrc/shim/config.c csrc/common/emuv_segment_create.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
+// link: csrc/common/emuv_environ.c
 /*
  * The primary context between its last release and its next retain: it may go, stay,
  * or be made anew under the same handle while emuV looks.  As in test_hooks_races.c,
