@@ -393,17 +393,6 @@ def check_host(budget: BudgetPlan, available_bytes: int | None, limited_by: str 
     )
 
 
-def check_library_path(path: str) -> None:
-    """LD_PRELOAD has no way to quote: blanks and colons end a name."""
-    if re.search(r"[\s:]", path):
-        raise CommandError(
-            f"emuV is installed under a path with a blank or a colon, {quote(path)}, "
-            "which LD_PRELOAD cannot name",
-            "install emuV (its virtual environment) somewhere else",
-            exit_code=NO_SETUP,
-        )
-
-
 def is_own_preload(item: str) -> bool:
     """True for an item of LD_PRELOAD that an emuv-run put there, of whatever installation."""
     return bool(re.search(r"(^|/)(libemuv(-nvml)?\.so|_lib/sim/libcudart\.so\.\d+)$", item))
@@ -482,8 +471,6 @@ def make_plan(
         libraries = [machine.libemuv, *machine.runtimes]
         if machine.nvml is not None and machine.libemuv_nvml is not None:
             libraries.insert(1, machine.libemuv_nvml)
-        for library in libraries:
-            check_library_path(library)
         # And those that look for the driver past it find libemuv.so (csrc/front).
         search = _prepend_path(front_directory(machine.libemuv), search)
         changes.append(("LD_PRELOAD", preload(libraries, environ.get("LD_PRELOAD"))))

@@ -6,8 +6,8 @@ ELF class or machine, one with a C library other than glibc, and one that gains
 privileges at exec (set-uid, set-gid, file capabilities) never sees. Such a
 program would run without its budget, silently; here it is refused in words.
 
-`check` follows the command through PATH and `#!` lines (`/usr/bin/env X` too) to
-the ELF file that the kernel will map. The answer is one `Finding`:
+`check` follows the command through PATH, `#!` lines and env(1) to the ELF file
+that the kernel will map. The answer is one `Finding`:
 
   level "ok"        the interposer will be loaded
   level "budget"    the program can start, but not with a budget (exit code 125,
@@ -26,7 +26,7 @@ import os
 import shlex
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emuv_shim._messages import printable, quote
@@ -36,6 +36,8 @@ MAX_SCRIPTS = 5  # the kernel follows no more `#!` lines than this
 _SHEBANG_BYTES = 256
 _PT_INTERP, _ET_EXEC, _ET_DYN = 3, 2, 3
 _GLIBC_LOADERS = (b"ld-linux", b"ld64.so", b"ld.so", b"ld-2.")
+_GLIBC_NEEDED = b"GLIBC_2.34\0"  # the version that a loader must know for libemuv.so
+_ENV_WITH_VALUE = ("-u", "--unset", "-C", "--chdir", "-S", "--split-string")
 _MACHINES = {"x86_64": 62, "aarch64": 183, "ppc64le": 21, "riscv64": 243}
 
 
@@ -126,21 +128,52 @@ def _interpreter(first_line: bytes, environ: Mapping[str, str]) -> tuple[str, Fi
     name, argument = parts[0], parts[1].strip() if len(parts) > 1 else ""
     if os.path.basename(name) != "env":
         return name, None
-    try:
-        words = shlex.split(argument) if argument.startswith("-S") else [argument]
-    except ValueError:
-        words = []
-    if words and words[0].startswith("-S"):
-        words = ([words[0][2:]] if words[0][2:] else []) + words[1:]
-    path_environ = dict(environ)
-    for word in words:
-        if word.startswith("-"):
-            return name, None  # env's own options are its own business
-        key, equals, value = word.partition("=")
-        if not equals:
-            return resolve(word, path_environ)
-        path_environ[key] = value
-    return name, None
+    return _behind_env(name, [argument] if argument else [], environ)
+
+
+def _behind_env(
+    env: str, arguments: Sequence[str], environ: Mapping[str, str]
+) -> tuple[str, Finding | None]:
+    """What `env ARGUMENT…` will start; env itself where that cannot be told.
+
+    A "budget" Finding where env would take away what emuV comes in by.
+    """
+    made = dict(environ)
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        option, equals, value = word.partition("=")
+        if word.startswith("-S"):
+            option, value = "-S", word[2:]
+        elif word.startswith("-u") and len(word) > 2:
+            option, value = "-u", word[2:]
+        elif word.startswith("-C") and len(word) > 2:
+            option, value = "-C", word[2:]
+        if word in ("-", "-i", "--ignore-environment"):
+            return env, _budget(
+                env,
+                f"env {word} clears the environment, and with it the budget",
+                f"put emuv-run behind it: env {word} … emuv-run … COMMAND",
+            )
+        if option in _ENV_WITH_VALUE:
+            if not value and words:
+                value = words.pop(0)
+            if option in ("-u", "--unset") and value in ("LD_PRELOAD", "LD_AUDIT"):
+                return env, _budget(
+                    env, f"env {option} {value} takes away what emuV comes in by", "leave it out"
+                )
+            if option in ("-S", "--split-string"):
+                try:
+                    words = [*shlex.split(value), *words]
+                except ValueError:
+                    return env, None
+        elif not word.startswith("-") and equals:
+            made[option] = value
+        elif not word.startswith("-"):
+            return resolve(word, made)
+        elif word not in ("-0", "--null", "-v", "--debug", "--"):
+            return env, None  # an option that this does not know: env's own business
+    return env, None
 
 
 def _quick_ok(head: bytes, fd: int) -> bool:
@@ -166,8 +199,40 @@ def _names_glibc(head: bytes, fd: int) -> bool:
         kind32, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", headers, at)
         if kind32 == _PT_INTERP and 1 < size < 4096:
             loader = os.pread(fd, size, offset).rstrip(b"\0")
-            return os.path.basename(loader).startswith(_GLIBC_LOADERS) and os.path.exists(loader)
+            return (
+                os.path.basename(loader).startswith(_GLIBC_LOADERS)
+                and os.path.exists(loader)
+                and _is_new_enough(loader)
+            )
     return False
+
+
+def _is_new_enough(loader: bytes) -> bool:
+    """Whether glibc's loader is of the version that emuV's library needs.
+
+    A program may bring an older one (a game's runtime, a tool chain's system root),
+    which would only warn of the library, and go on.
+    """
+    try:
+        if os.path.samefile(loader, _own_loader()):
+            return True
+        with open(loader, "rb") as file:
+            return _GLIBC_NEEDED in file.read()
+    except OSError:
+        return False
+
+
+def _own_loader() -> str:
+    """The loader of the running Python, which has emuV's other compiled part in it."""
+    return f"/lib64/ld-linux-{os.uname().machine.replace('_', '-')}.so.2"
+
+
+def _is_loader(path: str, fd: int) -> bool:
+    """glibc's loader called as a program: it loads what LD_PRELOAD names as ever."""
+    names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))
+    return any(n.startswith(tuple(map(os.fsdecode, _GLIBC_LOADERS))) for n in names) and (
+        _GLIBC_NEEDED in os.pread(fd, os.fstat(fd).st_size, 0)
+    )
 
 
 def _explain(path: str, fd: int, what: str) -> Finding:
@@ -217,6 +282,13 @@ def _explain(path: str, fd: int, what: str) -> Finding:
             "use a glibc build, or give --best-effort to run it without a budget",
             preload=False,
         )
+    if not _is_new_enough(os.fsencode(loader)):
+        return _budget(
+            path,
+            f"{what} brings a C library of its own ({printable(loader)}) that is older than "
+            "glibc 2.34, which emuV's library needs",
+            "run it with the system's, or give --best-effort to run it without a budget",
+        )
     return Finding("ok", path)
 
 
@@ -241,12 +313,19 @@ def _gains_privileges(path: str, what: str) -> Finding | None:
     )
 
 
-def check(command: str, environ: Mapping[str, str]) -> Finding:
+def check(command: str, environ: Mapping[str, str], arguments: Sequence[str] = ()) -> Finding:
     """What execve of `command` in `environ` will do to the interposer. See the module."""
     start, finding = resolve(command, environ)
     if finding is not None:
         return finding
     path, what = start, quote(command)
+    if os.path.basename(start) == "env":
+        # What env cannot start is env's to say; what would come in front of no budget is not.
+        behind, finding = _behind_env(start, arguments, environ)
+        if finding is not None and finding.level == "budget":
+            return _at(finding, start)
+        if finding is None and behind != start:
+            path, what = behind, f"{quote(behind)} (started by {printable(command)})"
     for _ in range(MAX_SCRIPTS):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -263,7 +342,7 @@ def check(command: str, environ: Mapping[str, str]) -> Finding:
                 gained = _gains_privileges(path, what)
                 if gained is not None:
                     return _at(gained, start)
-                if _quick_ok(head, fd):
+                if _quick_ok(head, fd) or _is_loader(path, fd):
                     return Finding("ok", start)
                 return _at(_explain(path, fd, what), start)
         finally:
@@ -276,6 +355,8 @@ def check(command: str, environ: Mapping[str, str]) -> Finding:
                 "name its interpreter, for example: emuv-run sh " + shlex.quote(printable(path)),
             )
         name, finding = _interpreter(head.split(b"\n", 1)[0], environ)
+        if finding is not None and finding.level == "budget":
+            return _at(finding, start)
         if finding is None:
             finding = _why_not_runnable(name, f"{what}: its interpreter {quote(name)}")
         if finding is not None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from emuv_shim import __version__, _driver, _launch, _memory, _segment
+from emuv_shim import __version__, _driver, _libraries, _memory, _segment
 from emuv_shim._messages import printable
 from emuv_shim.commands import _children, _show
 from emuv_shim.controller import Controller
@@ -82,14 +82,12 @@ def _dynamic_facts(path: str) -> tuple[str, str]:
 
 def _check_library(findings: Findings) -> bool:
     path = _driver.libemuv_path()
-    reason = _driver.refuse_reason(path, allow_sim=True)
-    if reason is not None and not reason.startswith("emuV's own"):
-        return findings.add("library", f"{path}: {reason}; install emuV again")
+    for library in (path, _driver.auditor_path()):
+        found = _libraries.problem(library)
+        if found is not None:
+            return findings.add("library", f"{found[0]}; {found[1]}")
     try:
-        _launch.check_library_path(path)
         soname, needs = _dynamic_facts(path)
-    except CommandError as error:
-        return findings.add("library", error.message)
     except Exception as error:  # pyelftools raises many kinds for a damaged file
         return findings.add("library", f"{path} is damaged: {error}")
     if soname != _driver.SONAME:
@@ -107,6 +105,26 @@ def _check_library(findings: Findings) -> bool:
         f"{running}, and emuV's library needs {needs}" if too_old else None,
         f"{running} (emuV needs {needs})",
     )
+
+
+def _check_loader(findings: Findings, environ: dict[str, str], directory: str) -> None:
+    """Whether a program that is started here loads what emuV comes in by."""
+    try:
+        named = _libraries.Names(directory)
+    except CommandError as error:
+        findings.add("loader", error.message)
+        return
+    preload, auditor = named(_driver.libemuv_path()), named(_driver.auditor_path())
+    program = [sys.executable, "-I", "-S", "-c", "print(open('/proc/self/maps').read())"]
+    ended = _children.run(program, {**environ, "LD_PRELOAD": preload, "LD_AUDIT": auditor})
+    names = {os.path.basename(line.split()[-1]) for line in ended.stdout.splitlines() if line}
+    for variable, path in (("LD_PRELOAD", preload), ("LD_AUDIT", auditor)):
+        if os.path.basename(path) not in names:
+            said = printable(ended.stderr.strip().replace("\n", "; "), 300)
+            why = f": {said}" if said else "; do programs gain privileges when they start?"
+            findings.add("loader", f"{variable} has no effect on {sys.executable}{why}")
+            return
+    findings.add("loader", None, "LD_PRELOAD and LD_AUDIT have their effect")
 
 
 def _check_directory(findings: Findings) -> bool:
@@ -276,6 +294,8 @@ def examine(pid: int | None, sim: bool) -> Findings:
         text = f"{_show.brief(host.bytes)} can be promised as virtual ({host.limited_by})"
         findings.note("host memory", text)
     environ = _children.plain_environ()
+    if library and directory:
+        _check_loader(findings, environ, str(_segment.locate_directory(create=False)[0]))
     card_bytes = _check_driver(findings, environ, sim)
     if library and directory and card_bytes is not None:
         _probe(findings, environ, sim, card_bytes)

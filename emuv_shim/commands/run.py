@@ -19,7 +19,7 @@ from functools import partial
 
 import click
 
-from emuv_shim import _driver, _launch, _memory, _messages, _preflight
+from emuv_shim import _driver, _launch, _libraries, _memory, _messages, _preflight
 from emuv_shim._messages import printable, quote
 from emuv_shim.commands import run_click, version_option
 from emuv_shim.errors import CommandError, EmuvError
@@ -43,13 +43,8 @@ def _set_up(
 ) -> _launch.Plan:
     """The plan for starting `path` under the budget. Raises CommandError."""
     libemuv = _driver.libemuv_path()
-    if _driver.refuse_reason(libemuv, allow_sim=True) == "no such file":
-        raise CommandError(
-            f"emuV's library {quote(libemuv)} is missing",
-            "build or install emuV again: pip install .",
-            exit_code=NO_SETUP,
-        )
-    _launch.check_library_path(libemuv)
+    audited = [_driver.auditor_path()] if _launch.wants_audit(request, environ) else []
+    _libraries.check(libemuv, *audited)
     driver = _driver.find_driver(environ, sim=options.sim)
     wants_sizes = any(
         (request.vram, request.virtual, environ.get("EMUV_VRAM"), environ.get("EMUV_VIRTUAL"))
@@ -71,18 +66,19 @@ def _set_up(
     directory = str(_segment.locate_directory(create=not options.dry_run)[0])
     if not options.dry_run:
         _clean_where_many(directory)
+    named = _libraries.Names(directory, make=not options.dry_run)
     libemuv_nvml = _driver.libemuv_nvml_path()
     machine = _launch.Machine(
-        libemuv=libemuv,
+        libemuv=named(libemuv),
         driver=driver.path,
-        sim_directory=os.path.dirname(driver.path) if driver.is_sim else None,
+        sim_directory=named(os.path.dirname(driver.path)) if driver.is_sim else None,
         runtime_directory=directory,
         run_id=os.urandom(8).hex(),
         preload=preload,
-        runtimes=tuple(_driver.runtimes_beside(driver)),
+        runtimes=tuple(map(named, _driver.runtimes_beside(driver))),
         nvml=_driver.find_nvml(driver, environ),
-        libemuv_nvml=libemuv_nvml if os.path.exists(libemuv_nvml) else None,
-        auditor=_driver.auditor_path(),
+        libemuv_nvml=named(libemuv_nvml) if os.path.exists(libemuv_nvml) else None,
+        auditor=named(_driver.auditor_path()),
     )
     return _launch.make_plan(request, environ, path, budget, machine, n_cards)
 
@@ -134,7 +130,7 @@ def _plan(
     request: _launch.Request, options: Options, environ: Mapping[str, str]
 ) -> tuple[_launch.Plan, bool]:
     """(what to start, whether the budget is in force)."""
-    finding = _preflight.check(request.command[0], environ)
+    finding = _preflight.check(request.command[0], environ, request.command[1:])
     if finding.level == "command":
         raise CommandError(finding.message, finding.hint, exit_code=finding.exit_code)
     if finding.level == "budget" and not options.best_effort:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = ROOT / "csrc" / "common"
-SOURCES = sorted(COMMON.glob("emuv_segment_*.c"))
+SOURCES = [COMMON / "emuv_environ.c", *sorted(COMMON.glob("emuv_segment_*.c"))]
 LIMIT_S = 20.0
 
 

@@ -111,8 +111,9 @@ def test_stub_and_own_library_are_no_drivers(tmp_path: Path, package: Path) -> N
     (tmp_path / "copy").mkdir()
     shutil.copy(package / "_lib/libemuv.so", tmp_path / "copy/libemuv.so")
     (tmp_path / "copy/libcuda.so.1").symlink_to("libemuv.so")
+    library(tmp_path / "copy/front/libcuda.so.1")  # its name on a search path
 
-    for directory in ("cuda/stubs", "own", "copy"):
+    for directory in ("cuda/stubs", "own", "copy", "copy/front"):
         failure({"LD_LIBRARY_PATH": str(tmp_path / directory)})
 
 

@@ -293,12 +293,34 @@ class TestPlan:
 
         assert "LD_PRELOAD" not in plan({}, machine).environ({})
 
-    @pytest.mark.parametrize("path", ["/a b/libemuv.so", "/a:b/libemuv.so", "/a\nb/libemuv.so"])
-    def test_library_path_that_preload_cannot_name(self, path: str) -> None:
-        error = failure(plan, {}, Machine(path, REAL.driver, None, "/r", "1"))
+    @pytest.mark.parametrize(
+        ("environ", "flag", "expected"),
+        [
+            ({}, True, "/opt/emuv/libemuv-audit.so"),
+            ({"EMUV_AUDIT": "1"}, False, "/opt/emuv/libemuv-audit.so"),
+            ({"EMUV_AUDIT": "0"}, False, None),
+            ({"LD_AUDIT": "/a.so:/b.so"}, True, "/opt/emuv/libemuv-audit.so:/a.so:/b.so"),
+            ({"LD_AUDIT": "/old/libemuv-audit.so:/a.so"}, False, "/a.so"),
+            ({"LD_AUDIT": "/old/libemuv-audit.so"}, False, None),
+            ({"LD_AUDIT": "/old/libemuv-audit.so"}, True, "/opt/emuv/libemuv-audit.so"),
+        ],
+    )
+    def test_auditors(self, environ: dict[str, str], flag: bool, expected: str | None) -> None:
+        machine = Machine(
+            LIB, REAL.driver, None, "/r", "1", auditor="/opt/emuv/libemuv-audit.so"
+        )
+        made = plan(environ, machine, audit=flag).environ(environ)
 
-        assert error.exit_code == 125
-        assert "LD_PRELOAD" in error.message
+        assert made.get("LD_AUDIT") == expected
+        wanted = flag or environ.get("EMUV_AUDIT") == "1"
+        assert made.get("EMUV_AUDIT") == ("1" if wanted else None)
+        assert LIB in made["LD_PRELOAD"]
+
+    def test_an_audit_that_is_neither_yes_nor_no(self) -> None:
+        error = failure(_launch.check_syntax, Request(("true",)), {"EMUV_AUDIT": "please"})
+
+        assert error.exit_code == 2
+        assert '"please"' in error.message
 
     def test_dry_run_is_a_script_that_does_the_same(self) -> None:
         environ = {"PATH": "/usr/bin:/bin", "EMUV_DEVICE": "0", "GONE": "x"}

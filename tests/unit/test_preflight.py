@@ -223,6 +223,73 @@ def test_unreadable_program_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert "cannot be read" in found.message
 
 
+def test_a_program_that_brings_an_older_glibc_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = Path(f"/tmp/ld-linux-{os.getpid()}")
+    loader.write_bytes(b"GLIBC_2.33\0")
+    try:
+        path = with_loader(tmp_path / "prog", os.fsencode(loader))
+        old = _preflight.check(str(path), environ())
+        loader.write_bytes(b"GLIBC_2.33\0GLIBC_2.34\0")
+        new = _preflight.check(str(path), environ())
+    finally:
+        loader.unlink()
+
+    assert (old.level, old.exit_code) == ("budget", 125)
+    assert "older than glibc 2.34" in old.message
+    assert new.level == "ok"
+
+
+def test_the_loader_called_as_a_program(tmp_path: Path) -> None:
+    loader = "/lib64/ld-linux-x86-64.so.2"
+    static = executable(tmp_path / "ld-linux.so.2", b"\x7fELF" + bytes(60))
+
+    assert _preflight.check(loader, environ()).level == "ok"
+    assert _preflight.check(str(static), environ()).level != "ok"
+
+
+class TestEnv:
+    """env(1) as the command: what it will start is looked at."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [], ["A=1", "true"], ["-u", "HOME", "true"], ["-uHOME", "true"], ["-C", "/", "true"],
+            ["--unset=HOME", "true"], ["-S", "A=1 true -x"], ["--split-string=true -x"], ["-0"],
+            ["--block-signal=INT", "nothing"], ["no-such-command-here"], ["-S", "'"],
+            ["-v", "true"],
+        ],
+    )  # fmt: skip
+    def test_it_is_followed_or_left_to_itself(self, arguments: list[str]) -> None:
+        found = _preflight.check("env", environ("/usr/bin", "/bin"), arguments)
+
+        assert (found.level, os.path.basename(found.path)) == ("ok", "env"), found.message
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["-i", "true"], ["-", "true"], ["--ignore-environment"], ["A=1", "-i", "true"],
+            ["-u", "LD_PRELOAD", "true"], ["-uLD_AUDIT", "true"], ["--unset=LD_PRELOAD", "true"],
+            ["-S", "-i true"],
+        ],
+    )  # fmt: skip
+    def test_what_takes_the_budget_away_is_refused(self, arguments: list[str]) -> None:
+        found = _preflight.check("env", environ("/usr/bin", "/bin"), arguments)
+
+        assert (found.level, found.exit_code) == ("budget", 125)
+        assert os.path.basename(found.path) == "env"
+        assert found.hint
+
+    def test_what_it_would_start_is_refused_in_its_place(self, tmp_path: Path) -> None:
+        path = Path(shutil.copy(TRUE, tmp_path / "prog"))
+        path.chmod(0o4755)
+        found = _preflight.check("env", environ("/usr/bin", "/bin"), ["A=1", str(path)])
+
+        assert (found.level, os.path.basename(found.path)) == ("budget", "env")
+        assert "set-uid" in found.message and str(path) in found.message
+
+
 class TestScripts:
     @pytest.mark.parametrize(
         "line",
@@ -234,7 +301,8 @@ class TestScripts:
             "#!/usr/bin/env -S true -x y",
             "#!/usr/bin/env -Strue",
             "#!/usr/bin/env A=1",
-            "#!/usr/bin/env -S -u FOO no-such-command-here",
+            "#!/usr/bin/env -S -u FOO true",
+            "#!/usr/bin/env -S --block-signal=INT no-such-command-here",
         ],
     )
     def test_interpreter_is_followed(self, tmp_path: Path, line: str) -> None:
