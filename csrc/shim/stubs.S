@@ -60,6 +60,15 @@ dlmopen:
 	.cfi_endproc
 	.size	dlmopen, . - dlmopen
 
+/*
+ * The thread-local bytes of the library end on their alignment.  The loader takes the
+ * bytes of a namespace back in one piece, and what a gap cuts off is lost: a program that
+ * opens and closes namespaces would soon find no room for another.  This file is linked last.
+ */
+	.section .tbss.emuv_end, "awTR", @nobits
+	.p2align 3
+	.text
+
 #define EMUV_API(export, name, version, flag) EMUV_FORWARD export
 #include "driver_api.def"
 	EMUV_FORWARD_END

@@ -5,6 +5,7 @@
 // link: csrc/shim/residency.c csrc/shim/host_memory.c csrc/shim/message.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
+// link: csrc/common/emuv_environ.c
 /*
  * Handles past the budget, over drivers that have host memory of various kinds:
  * where they go, what is charged for how long, what the program is told of them.
