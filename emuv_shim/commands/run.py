@@ -66,19 +66,19 @@ def _set_up(
     directory = str(_segment.locate_directory(create=not options.dry_run)[0])
     if not options.dry_run:
         _clean_where_many(directory)
-    named = _libraries.Names(directory, make=not options.dry_run)
+    name_of = _libraries.Names(directory, make=not options.dry_run)
     libemuv_nvml = _driver.libemuv_nvml_path()
     machine = _launch.Machine(
-        libemuv=named(libemuv),
+        libemuv=name_of(libemuv),
         driver=driver.path,
-        sim_directory=named(os.path.dirname(driver.path)) if driver.is_sim else None,
+        sim_directory=name_of(os.path.dirname(driver.path)) if driver.is_sim else None,
         runtime_directory=directory,
         run_id=os.urandom(8).hex(),
         preload=preload,
-        runtimes=tuple(map(named, _driver.runtimes_beside(driver))),
+        runtimes=tuple(map(name_of, _driver.runtimes_beside(driver))),
         nvml=_driver.find_nvml(driver, environ),
-        libemuv_nvml=named(libemuv_nvml) if os.path.exists(libemuv_nvml) else None,
-        auditor=named(_driver.auditor_path()),
+        libemuv_nvml=name_of(libemuv_nvml) if os.path.exists(libemuv_nvml) else None,
+        auditor=name_of(_driver.auditor_path()),
     )
     return _launch.make_plan(request, environ, path, budget, machine, n_cards)
 

@@ -97,8 +97,8 @@ class TestCovered:
         [
             "nohup", "setsid --wait", "timeout 30", "nice", "env A=1", "stdbuf -oL",
             "sh -c '\"$@\"' sh", "bash -c 'exec \"$@\"' sh", "sh -c '\"$@\" & wait' sh",
-            "xargs -a /dev/null", LOADER, f"{LOADER} --inhibit-cache", f"{LOADER} --preload libm.so.6",
-            f"{LOADER} --library-path /nonexistent",
+            "xargs -a /dev/null", LOADER, f"{LOADER} --inhibit-cache",
+            f"{LOADER} --preload libm.so.6", f"{LOADER} --library-path /nonexistent",
         ],
     )  # fmt: skip
     def test_by_way_of(self, lookup: Path, env: dict[str, str], start: str) -> None:
