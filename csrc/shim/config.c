@@ -180,7 +180,7 @@ void emuv_config_read(emuv_config_t *config)
 		config->control.allocation = EMUV_ALLOCATION_EAGER;
 	else
 		refuse(config, "EMUV_ALLOCATION", value, "'lazy' or 'eager'");
-	value = secure_getenv("EMUV_KEEP_DEVICE");
+	value = emuv_environ("EMUV_KEEP_DEVICE");
 	if (value && emuv_config_keep(value, &config->keep_device))
 		refuse(config, "EMUV_KEEP_DEVICE", value, "'BYTES-BYTES' or 'library', between commas");
 	if (config->driver[0] != '/')

@@ -158,6 +158,7 @@ static void *libc_own(const char *name)
 		at = at->l_prev;
 	for (; at && (!found || is_own(found)); at = at->l_next)
 		found = dlsym(at, name);
+	dlerror(); /* no words for the program */
 	return found && is_own(found) ? NULL : found;
 }
 

@@ -6,6 +6,7 @@
 // link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
+// link: csrc/common/emuv_environ.c
 /*
  * Imported and pinned memory: the statistics, where the driver refuses, hands out the
  * same address again, or forgets; and that nothing of it is ever charged.
