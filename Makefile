@@ -5,6 +5,7 @@
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
 # make analyze      clang's warnings and static analysis (minutes; wants clang)
 # make fuzz         readers of files and settings, with anything in them (minutes)
+# make valgrind     threads, forks and children under memcheck (wants valgrind)
 # make test-clients  programs on packages of other makers, under a budget
 # make test-torch    PyTorch's memory, without emuV and under budgets (5.5 GB)
 # make test-cupy     CuPy 12 against NumPy, without emuV and under budgets (2.8 GB)
@@ -26,7 +27,7 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint analyze coverage fuzz check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint analyze coverage fuzz valgrind check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "more: build lint coverage check-c bench dist clean; on a GPU: gpu-check gpu-facts"
@@ -95,6 +96,10 @@ check-c: build
 fuzz: build
 	@timeout --kill-after=10 3600 $(PY) tests/fuzz/run.py
 	@ENVIRONMENTS=5000 timeout --kill-after=10 600 $(PY) -m pytest -q tests/fuzz/test_environment.py
+
+# Whole programs under memcheck, with the libraries as they are shipped.
+valgrind: build
+	@timeout --kill-after=10 900 $(PY) tests/c/memcheck.py
 
 # What emuV itself costs, on the simulated GPU.  SAVE=label keeps the figures in benchmarks/results.
 bench: build

@@ -34,6 +34,7 @@
 /* Memory of this much and more is given back before the lock is taken. */
 #define LARGE_BYTES ((size_t)8 << 20)
 #define WORD_BITS 64
+#define RESERVED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 #ifdef __SANITIZE_THREAD__
 #define MOST_BYTES ((uint64_t)256 << 30) /* of what its run time lets a program map */
@@ -118,23 +119,27 @@ static size_t blocks_in(size_t bytes)
 
 /* ---- the reservation ---- */
 
+static void *reserve_at(uintptr_t place, uint64_t bytes)
+{
+	void *start = mmap((void *)place, bytes, PROT_NONE, RESERVED | MAP_FIXED_NOREPLACE, -1, 0);
+	if (start == (void *)place || start == MAP_FAILED)
+		return start == MAP_FAILED ? NULL : start;
+	munmap(start, bytes);
+	return NULL;
+}
+
 static void *reserve(uint64_t bytes)
 {
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-	/* Where the kernel would put it, free places lie below. */
-	char *probe = mmap(NULL, bytes, PROT_NONE, flags, -1, 0);
+	/* Where the kernel would put it, free places lie below; under valgrind, above. */
+	char *probe = mmap(NULL, bytes, PROT_NONE, RESERVED, -1, 0);
 	if (probe == MAP_FAILED)
 		return NULL;
 	munmap(probe, bytes);
 	uintptr_t place = (uintptr_t)probe & ~(bytes - 1);
-	for (int i = 0; i < PLACES && place >= bytes; i++, place -= bytes) {
-		void *start = mmap((void *)place, bytes, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
-		if (start == (void *)place)
-			return start;
-		if (start != MAP_FAILED)
-			munmap(start, bytes);
-	}
-	return NULL;
+	void *start = NULL;
+	for (int i = 0; i < PLACES && place >= bytes && !start; i++, place -= bytes)
+		start = reserve_at(place, bytes);
+	return start ? start : reserve_at(sim_round_up((uintptr_t)probe, bytes), bytes);
 }
 
 bool sim_arena_init(void)
@@ -152,7 +157,7 @@ bool sim_arena_init(void)
 	blocks = bytes / SIM_BLOCK_BYTES;
 	size_t map_bytes = blocks / 8;
 	uint64_t *maps = mmap(NULL, 2 * map_bytes, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			      RESERVED, -1, 0);
 	if (maps == MAP_FAILED) {
 		munmap(start, bytes);
 		return false;
@@ -215,7 +220,7 @@ static size_t place(size_t count, size_t align, uintptr_t hint)
 static bool close_blocks(size_t from, size_t end)
 {
 	return mmap(address_of(from), (end - from) * SIM_BLOCK_BYTES, PROT_NONE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+		    RESERVED | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 /*
@@ -272,7 +277,7 @@ void sim_arena_give(void *address, size_t bytes)
 	if ((joins || holes < SHUT_HOLES) && close_blocks(low, high)) {
 		set_shut(low, high, true);
 	} else if (mmap(address, (end - from) * SIM_BLOCK_BYTES, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+			RESERVED | MAP_FIXED, -1, 0) ==
 		   MAP_FAILED) {
 		madvise(address, (end - from) * SIM_BLOCK_BYTES, MADV_DONTNEED);
 	}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT, WARNINGS, run
 
+DRIVER = "libcuda.so.1"
 SANITIZERS = {
     "address": "-fsanitize=address,undefined -fno-sanitize-recover=all",
     # The seqlock's fences are beyond gcc's thread sanitizer, which then warns.
@@ -66,6 +67,25 @@ def compile_program(
         objects = list(pool.map(lambda module: _object(module, *command), modules))
     linked = [source, *more, *objects, "-o", target, "-ldl", "-lm"]
     done = run([*command, *linked], os.environ, 180)
+    assert done.returncode == 0, done.stderr
+
+
+def compile_library(folders: Sequence[str], target: Path, flags: Sequence[str]) -> None:
+    """Compile a library of csrc, of these folders and csrc/common, as setup.py does."""
+    parts = [ROOT / "csrc" / part for part in (*folders, "common")]
+    command = [
+        os.environ.get("CC", "gcc"),
+        *("-std=gnu17", "-g", "-O1", "-pthread", "-fno-omit-frame-pointer"),
+        '-DEMUV_VERSION="test"',
+        *("-fno-strict-aliasing", "-ftls-model=initial-exec", "-fPIC", "-fvisibility=hidden"),
+        *flags,
+        *(f"-I{part}" for part in (*parts, ROOT / "csrc")),
+    ]
+    sources = sorted(source for part in parts for source in part.glob("*.[cS]"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: _object(source, *command), sources))
+    linked = ["-shared", "-Wl,-Bsymbolic,-z,now", f"-Wl,-soname,{DRIVER}", *objects, "-o", target]
+    done = run([*command, *linked, "-ldl", "-lm"], os.environ, 120)
     assert done.returncode == 0, done.stderr
 
 

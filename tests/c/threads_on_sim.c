@@ -6,48 +6,17 @@
  *
  *   threads_on_sim LIBRARY
  */
-#include <dlfcn.h>
 #include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-typedef uint64_t word_t;
-typedef void (*function_t)(void *data);
+#include "calls.h"
 
 enum { THREADS = 4, ROUNDS = 60, BYTES = 4096 };
 
-static void *library, *context;
-
-static int call(const char *name, word_t a, word_t b, word_t c, word_t d, word_t e, word_t f)
-{
-	int (*entry)(word_t, word_t, word_t, word_t, word_t, word_t) =
-		(int (*)(word_t, word_t, word_t, word_t, word_t, word_t))dlsym(library, name);
-	int code = entry ? entry(a, b, c, d, e, f) : -1;
-
-	if (code) {
-		fprintf(stderr, "%s: %d\n", name, code);
-		exit(1);
-	}
-	return code;
-}
-
-#define CALL_(name, a, b, c, d, e, f, ...) \
-	call(name, (word_t)(a), (word_t)(b), (word_t)(c), (word_t)(d), (word_t)(e), (word_t)(f))
-#define CALL(...) CALL_(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+static void *context;
 
 static void count(void *counter)
 {
 	++*(unsigned int *)counter; /* in the stream's order: no lock */
-}
-
-static void expect(int good, const char *what)
-{
-	if (good)
-		return;
-	fprintf(stderr, "wrong: %s\n", what);
-	exit(1);
 }
 
 /* One stream fills, another copies when it has; host functions count both. */

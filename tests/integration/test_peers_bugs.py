@@ -25,31 +25,67 @@ ShimEnv = Callable[..., dict[str, str]]
 PROGRAMS = Path(__file__).parent / "programs"
 
 
+@pytest.fixture
+def nested(cc: Compiler, sim: Path, tmp_path: Path) -> dict[str, str]:
+    """The environment of a driver in two parts (nested_driver.c), the inner one the sim."""
+    driver = cc(
+        (PROGRAMS / "nested_driver.c").read_text(), name="libnested", shared=True,
+        flags=[f"-I{ROOT / 'csrc' / 'shim'}"],
+    )  # fmt: skip
+    outer, inner = tmp_path / "outer" / "libcuda.so.1", tmp_path / "inner" / "libcuda.so.1.1"
+    for path, target in ((outer, driver), (inner, sim)):
+        path.parent.mkdir()
+        path.symlink_to(target)
+    return {"EMUV_DRIVER": str(outer), "EMUV_TEST_INNER": str(inner)}
+
+
 class TestLookUps:
     @pytest.mark.parametrize("when", ["load", "first"])
     def test_a_driver_that_opens_and_looks_up_itself(
-        self, cc: Compiler, shim_env: ShimEnv, sim: Path, tmp_path: Path, when: str
+        self, shim_env: ShimEnv, nested: dict[str, str], when: str
     ) -> None:
         """The driver's own dlsym("cuInit") recursed into the hook (WSL)."""
         # GIVEN a driver that is a loader of another one, of a name like its own
-        driver = cc(
-            (PROGRAMS / "nested_driver.c").read_text(), name="libnested", shared=True,
-            flags=[f"-I{ROOT / 'csrc' / 'shim'}"],
-        )  # fmt: skip
-        outer, inner = tmp_path / "outer" / "libcuda.so.1", tmp_path / "inner" / "libcuda.so.1.1"
-        for path, target in ((outer, driver), (inner, sim)):
-            path.parent.mkdir()
-            path.symlink_to(target)
-        env = shim_env(vram=8 * MIB, EMUV_TEST_INNER=str(inner), EMUV_TEST_WHEN=when)
+        env = {**shim_env(vram=8 * MIB), **nested, "EMUV_TEST_WHEN": when}
         # WHEN a program uses it
         code = """
             d = started()
             handles, code = routes(d)["cuMemAlloc_v2"]().grab()
             answer(got=len(handles), code=code, denials=books()["denials"])
         """
-        child = run_child({**env, "EMUV_DRIVER": str(outer)}, code)
+        child = run_child(env, code)
         # THEN it finds its other part, and the budget holds
         assert child.answer == {"got": 8, "code": OOM, "denials": 1}
+
+    def test_a_driver_that_calls_back_into_every_hook(
+        self, shim_env: ShimEnv, nested: dict[str, str]
+    ) -> None:
+        """What the driver did by calling its own exports was counted twice, or without end."""
+        # GIVEN a program that allocates by every route, past the budget, and frees
+        code = """
+            d = started()
+            found = {}
+            for name, make in routes(d).items():
+                route = make()
+                handles, code = route.grab()
+                held_most = held()
+                for handle in handles:
+                    route.give(handle)
+                d.cuStreamSynchronize(0)
+                found[name] = [len(handles), code, held_most, held()]
+            answer(found=found)
+        """
+        env = shim_env(vram=8 * MIB, virtual=4 * MIB)
+        plain = run_child(env, code)
+        # WHEN each call of the driver leads to the same call of the driver
+        back = run_child({**env, **nested, "EMUV_TEST_BACK": "1"}, code)
+        # THEN all is as with a driver that does not
+        assert back.answer == plain.answer
+        assert len(plain.answer["found"]) >= 15
+        assert all(got >= 4 for got, *_ in plain.answer["found"].values())
+        # AND each call was counted once
+        before, after = (stats.devices[0] for stats in back.segments)
+        assert after.calls == before.calls
 
     def test_looking_up_in_its_own_handle_does_not_recurse(self, shim_env: ShimEnv) -> None:
         """dlsym of the tool's own handle recursed until the stack was full."""
