@@ -6,6 +6,7 @@ pass, on the simulated GPU; what each way of placing the memory costs is counted
 blocks by pass once the first passes are over, beside the least that any policy could move
 (Belady: always evict what is needed last). Counts are exact and the same on every machine. The
 times are a model's (docs/paging.md): they compare policies and promise nothing about a card.
+A tool: counts by cause are no samples, so its JSON has rows of its own, and none in results/.
 
 fault      plain demand paging
 spilled    preferred on the host, accessed by the device: what emuV gives a spilled range

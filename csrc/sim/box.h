@@ -18,6 +18,16 @@ typedef struct {
 	size_t pitch;     /* bytes from row to row; 0: as the copy needs */
 	size_t height;    /* rows from slice to slice; 0: as the copy needs */
 } sim_side_t;
+
+static inline sim_side_t sim_device_at(uint64_t address)
+{
+	return (sim_side_t){ .type = CU_MEMORYTYPE_DEVICE, .address = address };
+}
+
+static inline sim_side_t sim_host_at(const void *address)
+{
+	return (sim_side_t){ .type = CU_MEMORYTYPE_HOST, .address = (uintptr_t)address };
+}
 typedef struct {
 	sim_side_t from, to;
 	size_t width, height, depth; /* width in bytes */

@@ -345,27 +345,11 @@ static CUresult begin(CUstream handle, bool per_thread, int mode, CUgraph into,
 	return result;
 }
 
-#define LIST(...) __VA_ARGS__
-/* `name` and `name_ptsz`; `body` sees `handle` and `per_thread`. */
-#define BOTH(name, parameters, body)             \
-	SIM_API(name, LIST parameters)           \
-	{                                        \
-		const bool per_thread = false;   \
-		SIM_ENTER(name);                 \
-		body                             \
-	}                                        \
-	SIM_API(name##_ptsz, LIST parameters)    \
-	{                                        \
-		const bool per_thread = true;    \
-		SIM_ENTER(name##_ptsz);          \
-		body                             \
-	}
-
-BOTH(cuStreamBeginCapture, (CUstream handle),
+SIM_BOTH(cuStreamBeginCapture, (CUstream handle),
      return begin(handle, per_thread, CU_STREAM_CAPTURE_MODE_GLOBAL, NULL, NULL, NULL, 0);)
-BOTH(cuStreamBeginCapture_v2, (CUstream handle, int mode),
+SIM_BOTH(cuStreamBeginCapture_v2, (CUstream handle, int mode),
      return begin(handle, per_thread, mode, NULL, NULL, NULL, 0);)
-BOTH(cuStreamBeginCaptureToGraph,
+SIM_BOTH(cuStreamBeginCaptureToGraph,
      (CUstream handle, CUgraph graph, const CUgraphNode *nodes, const CUgraphEdgeData *data,
       size_t count, int mode),
      if (!graph) return CUDA_ERROR_INVALID_VALUE;
@@ -431,7 +415,7 @@ static CUresult finish(CUstream handle, bool per_thread, CUgraph *graph)
 	sim_user_objects_end();
 	return result;
 }
-BOTH(cuStreamEndCapture, (CUstream handle, CUgraph *graph),
+SIM_BOTH(cuStreamEndCapture, (CUstream handle, CUgraph *graph),
      return finish(handle, per_thread, graph);)
 
 /* ---- questions ---- */
@@ -499,17 +483,17 @@ static CUresult info(CUstream handle, bool per_thread, CUstreamCaptureStatus *st
 	return result;
 }
 
-BOTH(cuStreamIsCapturing, (CUstream handle, CUstreamCaptureStatus *status),
+SIM_BOTH(cuStreamIsCapturing, (CUstream handle, CUstreamCaptureStatus *status),
      return info(handle, per_thread, status, (question_t){ 0 });)
 /* The other outputs say something only while a capture goes on: they are left alone. */
-BOTH(cuStreamGetCaptureInfo, (CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id),
+SIM_BOTH(cuStreamGetCaptureInfo, (CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id),
      return info(handle, per_thread, status, (question_t){ .id = id });)
-BOTH(cuStreamGetCaptureInfo_v2,
+SIM_BOTH(cuStreamGetCaptureInfo_v2,
      (CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
       const CUgraphNode **nodes, size_t *count),
      return info(handle, per_thread, status,
 		 (question_t){ .id = id, .graph = graph, .nodes = nodes, .count = count });)
-BOTH(cuStreamGetCaptureInfo_v3,
+SIM_BOTH(cuStreamGetCaptureInfo_v3,
      (CUstream handle, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph,
       const CUgraphNode **nodes, const CUgraphEdgeData **data, size_t *count),
      return info(handle, per_thread, status,
@@ -554,10 +538,10 @@ static CUresult redepend(CUstream handle, bool per_thread, const CUgraphNode *no
 	sim_lock_drop();
 	return result;
 }
-BOTH(cuStreamUpdateCaptureDependencies,
+SIM_BOTH(cuStreamUpdateCaptureDependencies,
      (CUstream handle, CUgraphNode *nodes, size_t count, unsigned int flags),
      return redepend(handle, per_thread, nodes, NULL, count, flags);)
-BOTH(cuStreamUpdateCaptureDependencies_v2,
+SIM_BOTH(cuStreamUpdateCaptureDependencies_v2,
      (CUstream handle, CUgraphNode *nodes, const CUgraphEdgeData *data, size_t count,
       unsigned int flags),
      return redepend(handle, per_thread, nodes, data, count, flags);)

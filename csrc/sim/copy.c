@@ -85,16 +85,6 @@ sim_memory_t sim_memory_at(uint64_t address)
 
 /* ---- copies in one dimension ---- */
 
-static sim_side_t device_at(uint64_t address)
-{
-	return (sim_side_t){ .type = CU_MEMORYTYPE_DEVICE, .address = address };
-}
-
-static sim_side_t host_at(const void *address)
-{
-	return (sim_side_t){ .type = CU_MEMORYTYPE_HOST, .address = (uintptr_t)address };
-}
-
 static sim_side_t any_at(uint64_t address)
 {
 	return (sim_side_t){ .type = CU_MEMORYTYPE_UNIFIED, .address = address };
@@ -145,27 +135,27 @@ COPY(cuMemcpy_ptds, CUdeviceptr, any_at, CUdeviceptr, any_at, size_t, true)
 COPY_ASYNC(cuMemcpyAsync, CUdeviceptr, any_at, CUdeviceptr, any_at, size_t, false)
 COPY_ASYNC(cuMemcpyAsync_ptsz, CUdeviceptr, any_at, CUdeviceptr, any_at, size_t, true)
 
-COPY(cuMemcpyHtoD, CUdeviceptr_v1, device_at, host_const_t, host_at, unsigned int, false)
-COPY(cuMemcpyHtoD_v2, CUdeviceptr, device_at, host_const_t, host_at, size_t, false)
-COPY(cuMemcpyHtoD_v2_ptds, CUdeviceptr, device_at, host_const_t, host_at, size_t, true)
-COPY_ASYNC(cuMemcpyHtoDAsync, CUdeviceptr_v1, device_at, host_const_t, host_at, unsigned int, false)
-COPY_ASYNC(cuMemcpyHtoDAsync_v2, CUdeviceptr, device_at, host_const_t, host_at, size_t, false)
-COPY_ASYNC(cuMemcpyHtoDAsync_v2_ptsz, CUdeviceptr, device_at, host_const_t, host_at, size_t, true)
+COPY(cuMemcpyHtoD, CUdeviceptr_v1, sim_device_at, host_const_t, sim_host_at, unsigned int, false)
+COPY(cuMemcpyHtoD_v2, CUdeviceptr, sim_device_at, host_const_t, sim_host_at, size_t, false)
+COPY(cuMemcpyHtoD_v2_ptds, CUdeviceptr, sim_device_at, host_const_t, sim_host_at, size_t, true)
+COPY_ASYNC(cuMemcpyHtoDAsync, CUdeviceptr_v1, sim_device_at, host_const_t, sim_host_at, unsigned int, false)
+COPY_ASYNC(cuMemcpyHtoDAsync_v2, CUdeviceptr, sim_device_at, host_const_t, sim_host_at, size_t, false)
+COPY_ASYNC(cuMemcpyHtoDAsync_v2_ptsz, CUdeviceptr, sim_device_at, host_const_t, sim_host_at, size_t, true)
 
-COPY(cuMemcpyDtoH, host_t, host_at, CUdeviceptr_v1, device_at, unsigned int, false)
-COPY(cuMemcpyDtoH_v2, host_t, host_at, CUdeviceptr, device_at, size_t, false)
-COPY(cuMemcpyDtoH_v2_ptds, host_t, host_at, CUdeviceptr, device_at, size_t, true)
-COPY_ASYNC(cuMemcpyDtoHAsync, host_t, host_at, CUdeviceptr_v1, device_at, unsigned int, false)
-COPY_ASYNC(cuMemcpyDtoHAsync_v2, host_t, host_at, CUdeviceptr, device_at, size_t, false)
-COPY_ASYNC(cuMemcpyDtoHAsync_v2_ptsz, host_t, host_at, CUdeviceptr, device_at, size_t, true)
+COPY(cuMemcpyDtoH, host_t, sim_host_at, CUdeviceptr_v1, sim_device_at, unsigned int, false)
+COPY(cuMemcpyDtoH_v2, host_t, sim_host_at, CUdeviceptr, sim_device_at, size_t, false)
+COPY(cuMemcpyDtoH_v2_ptds, host_t, sim_host_at, CUdeviceptr, sim_device_at, size_t, true)
+COPY_ASYNC(cuMemcpyDtoHAsync, host_t, sim_host_at, CUdeviceptr_v1, sim_device_at, unsigned int, false)
+COPY_ASYNC(cuMemcpyDtoHAsync_v2, host_t, sim_host_at, CUdeviceptr, sim_device_at, size_t, false)
+COPY_ASYNC(cuMemcpyDtoHAsync_v2_ptsz, host_t, sim_host_at, CUdeviceptr, sim_device_at, size_t, true)
 
-COPY(cuMemcpyDtoD, CUdeviceptr_v1, device_at, CUdeviceptr_v1, device_at, unsigned int, false)
-COPY(cuMemcpyDtoD_v2, CUdeviceptr, device_at, CUdeviceptr, device_at, size_t, false)
-COPY(cuMemcpyDtoD_v2_ptds, CUdeviceptr, device_at, CUdeviceptr, device_at, size_t, true)
-COPY_ASYNC(cuMemcpyDtoDAsync, CUdeviceptr_v1, device_at, CUdeviceptr_v1, device_at, unsigned int,
+COPY(cuMemcpyDtoD, CUdeviceptr_v1, sim_device_at, CUdeviceptr_v1, sim_device_at, unsigned int, false)
+COPY(cuMemcpyDtoD_v2, CUdeviceptr, sim_device_at, CUdeviceptr, sim_device_at, size_t, false)
+COPY(cuMemcpyDtoD_v2_ptds, CUdeviceptr, sim_device_at, CUdeviceptr, sim_device_at, size_t, true)
+COPY_ASYNC(cuMemcpyDtoDAsync, CUdeviceptr_v1, sim_device_at, CUdeviceptr_v1, sim_device_at, unsigned int,
 	   false)
-COPY_ASYNC(cuMemcpyDtoDAsync_v2, CUdeviceptr, device_at, CUdeviceptr, device_at, size_t, false)
-COPY_ASYNC(cuMemcpyDtoDAsync_v2_ptsz, CUdeviceptr, device_at, CUdeviceptr, device_at, size_t, true)
+COPY_ASYNC(cuMemcpyDtoDAsync_v2, CUdeviceptr, sim_device_at, CUdeviceptr, sim_device_at, size_t, false)
+COPY_ASYNC(cuMemcpyDtoDAsync_v2_ptsz, CUdeviceptr, sim_device_at, CUdeviceptr, sim_device_at, size_t, true)
 
 /* ---- between contexts ---- */
 

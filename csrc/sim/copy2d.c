@@ -151,16 +151,6 @@ static sim_side_t array_at(CUarray array, size_t offset)
 	return (sim_side_t){ .type = CU_MEMORYTYPE_ARRAY, .array = array, .x = offset };
 }
 
-static sim_side_t device_at(uint64_t address)
-{
-	return (sim_side_t){ .type = CU_MEMORYTYPE_DEVICE, .address = address };
-}
-
-static sim_side_t host_at(const void *address)
-{
-	return (sim_side_t){ .type = CU_MEMORYTYPE_HOST, .address = (uintptr_t)address };
-}
-
 static sim_box_t row(sim_side_t to, sim_side_t from, size_t bytes)
 {
 	return (sim_box_t){ .from = from, .to = to, .width = bytes, .height = 1, .depth = 1 };
@@ -178,7 +168,7 @@ static sim_box_t row(sim_side_t to, sim_side_t from, size_t bytes)
 		CUstream stream)                                                        \
 	{                                                                               \
 		SIM_ENTER(name);                                                        \
-		sim_box_t box = row(array_at(array, offset), host_at(from), bytes);     \
+		sim_box_t box = row(array_at(array, offset), sim_host_at(from), bytes);     \
 		return sim_box_async(&box, stream, per_thread);                         \
 	}
 #define COPY_FROM_ARRAY(name, to_t, to_at, size_type, per_thread)                       \
@@ -193,7 +183,7 @@ static sim_box_t row(sim_side_t to, sim_side_t from, size_t bytes)
 		CUstream stream)                                                        \
 	{                                                                               \
 		SIM_ENTER(name);                                                        \
-		sim_box_t box = row(host_at(to), array_at(array, offset), bytes);       \
+		sim_box_t box = row(sim_host_at(to), array_at(array, offset), bytes);       \
 		return sim_box_async(&box, stream, per_thread);                         \
 	}
 #define COPY_ARRAYS(name, size_type, per_thread)                                        \
@@ -208,22 +198,22 @@ static sim_box_t row(sim_side_t to, sim_side_t from, size_t bytes)
 typedef void *host_t;
 typedef const void *host_const_t;
 
-COPY_TO_ARRAY(cuMemcpyDtoA, CUdeviceptr_v1, device_at, unsigned int, false)
-COPY_TO_ARRAY(cuMemcpyDtoA_v2, CUdeviceptr, device_at, size_t, false)
-COPY_TO_ARRAY(cuMemcpyDtoA_v2_ptds, CUdeviceptr, device_at, size_t, true)
-COPY_TO_ARRAY(cuMemcpyHtoA, host_const_t, host_at, unsigned int, false)
-COPY_TO_ARRAY(cuMemcpyHtoA_v2, host_const_t, host_at, size_t, false)
-COPY_TO_ARRAY(cuMemcpyHtoA_v2_ptds, host_const_t, host_at, size_t, true)
+COPY_TO_ARRAY(cuMemcpyDtoA, CUdeviceptr_v1, sim_device_at, unsigned int, false)
+COPY_TO_ARRAY(cuMemcpyDtoA_v2, CUdeviceptr, sim_device_at, size_t, false)
+COPY_TO_ARRAY(cuMemcpyDtoA_v2_ptds, CUdeviceptr, sim_device_at, size_t, true)
+COPY_TO_ARRAY(cuMemcpyHtoA, host_const_t, sim_host_at, unsigned int, false)
+COPY_TO_ARRAY(cuMemcpyHtoA_v2, host_const_t, sim_host_at, size_t, false)
+COPY_TO_ARRAY(cuMemcpyHtoA_v2_ptds, host_const_t, sim_host_at, size_t, true)
 COPY_TO_ARRAY_ASYNC(cuMemcpyHtoAAsync, unsigned int, false)
 COPY_TO_ARRAY_ASYNC(cuMemcpyHtoAAsync_v2, size_t, false)
 COPY_TO_ARRAY_ASYNC(cuMemcpyHtoAAsync_v2_ptsz, size_t, true)
 
-COPY_FROM_ARRAY(cuMemcpyAtoD, CUdeviceptr_v1, device_at, unsigned int, false)
-COPY_FROM_ARRAY(cuMemcpyAtoD_v2, CUdeviceptr, device_at, size_t, false)
-COPY_FROM_ARRAY(cuMemcpyAtoD_v2_ptds, CUdeviceptr, device_at, size_t, true)
-COPY_FROM_ARRAY(cuMemcpyAtoH, host_t, host_at, unsigned int, false)
-COPY_FROM_ARRAY(cuMemcpyAtoH_v2, host_t, host_at, size_t, false)
-COPY_FROM_ARRAY(cuMemcpyAtoH_v2_ptds, host_t, host_at, size_t, true)
+COPY_FROM_ARRAY(cuMemcpyAtoD, CUdeviceptr_v1, sim_device_at, unsigned int, false)
+COPY_FROM_ARRAY(cuMemcpyAtoD_v2, CUdeviceptr, sim_device_at, size_t, false)
+COPY_FROM_ARRAY(cuMemcpyAtoD_v2_ptds, CUdeviceptr, sim_device_at, size_t, true)
+COPY_FROM_ARRAY(cuMemcpyAtoH, host_t, sim_host_at, unsigned int, false)
+COPY_FROM_ARRAY(cuMemcpyAtoH_v2, host_t, sim_host_at, size_t, false)
+COPY_FROM_ARRAY(cuMemcpyAtoH_v2_ptds, host_t, sim_host_at, size_t, true)
 COPY_FROM_ARRAY_ASYNC(cuMemcpyAtoHAsync, unsigned int, false)
 COPY_FROM_ARRAY_ASYNC(cuMemcpyAtoHAsync_v2, size_t, false)
 COPY_FROM_ARRAY_ASYNC(cuMemcpyAtoHAsync_v2_ptsz, size_t, true)

@@ -279,45 +279,6 @@ static CUDA_MEMCPY_NODE_PARAMS copy_in(const CUDA_MEMCPY3D *p, CUcontext context
 	return all;
 }
 
-SIM_API(cuGraphAddMemcpyNode, CUgraphNode *node, CUgraph graph, const CUgraphNode *nodes,
-	size_t count, const CUDA_MEMCPY3D *p, CUcontext context)
-{
-	SIM_ENTER(cuGraphAddMemcpyNode);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMCPY_NODE_PARAMS all = copy_in(p, context);
-	return add(node, graph, nodes, NULL, count, CU_GRAPH_NODE_TYPE_MEMCPY, &all);
-}
-
-SIM_API(cuGraphMemcpyNodeGetParams, CUgraphNode node, CUDA_MEMCPY3D *p)
-{
-	SIM_ENTER(cuGraphMemcpyNodeGetParams);
-	CUDA_MEMCPY_NODE_PARAMS all;
-	CUresult result = get(node, CU_GRAPH_NODE_TYPE_MEMCPY, p ? &all : NULL);
-	if (result == CUDA_SUCCESS)
-		*p = all.copyParams;
-	return result;
-}
-
-SIM_API(cuGraphMemcpyNodeSetParams, CUgraphNode node, const CUDA_MEMCPY3D *p)
-{
-	SIM_ENTER(cuGraphMemcpyNodeSetParams);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMCPY_NODE_PARAMS all = copy_in(p, NULL);
-	return set(NULL, false, node, CU_GRAPH_NODE_TYPE_MEMCPY, &all);
-}
-
-SIM_API(cuGraphExecMemcpyNodeSetParams, CUgraphExec exec, CUgraphNode node, const CUDA_MEMCPY3D *p,
-	CUcontext context)
-{
-	SIM_ENTER(cuGraphExecMemcpyNodeSetParams);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMCPY_NODE_PARAMS all = copy_in(p, context);
-	return set(exec, true, node, CU_GRAPH_NODE_TYPE_MEMCPY, &all);
-}
-
 static CUDA_MEMSET_NODE_PARAMS_v2 set_in(const CUDA_MEMSET_NODE_PARAMS_v1 *p, CUcontext context)
 {
 	CUDA_MEMSET_NODE_PARAMS_v2 all = { 0 };
@@ -327,44 +288,58 @@ static CUDA_MEMSET_NODE_PARAMS_v2 set_in(const CUDA_MEMSET_NODE_PARAMS_v1 *p, CU
 	return all;
 }
 
-SIM_API(cuGraphAddMemsetNode, CUgraphNode *node, CUgraph graph, const CUgraphNode *nodes,
-	size_t count, const CUDA_MEMSET_NODE_PARAMS_v1 *p, CUcontext context)
+static const CUDA_MEMCPY3D *copy_out(const CUDA_MEMCPY_NODE_PARAMS *all)
 {
-	SIM_ENTER(cuGraphAddMemsetNode);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMSET_NODE_PARAMS_v2 all = set_in(p, context);
-	return add(node, graph, nodes, NULL, count, CU_GRAPH_NODE_TYPE_MEMSET, &all);
+	return &all->copyParams;
 }
 
-SIM_API(cuGraphMemsetNodeGetParams, CUgraphNode node, CUDA_MEMSET_NODE_PARAMS_v1 *p)
+/* Its first members. */
+static const void *set_out(const CUDA_MEMSET_NODE_PARAMS_v2 *all)
 {
-	SIM_ENTER(cuGraphMemsetNodeGetParams);
-	CUDA_MEMSET_NODE_PARAMS_v2 all;
-	CUresult result = get(node, CU_GRAPH_NODE_TYPE_MEMSET, p ? &all : NULL);
-	if (result == CUDA_SUCCESS)
-		memcpy(p, &all, sizeof(*p));
-	return result;
+	return all;
 }
 
-SIM_API(cuGraphMemsetNodeSetParams, CUgraphNode node, const CUDA_MEMSET_NODE_PARAMS_v1 *p)
-{
-	SIM_ENTER(cuGraphMemsetNodeSetParams);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMSET_NODE_PARAMS_v2 all = set_in(p, NULL);
-	return set(NULL, false, node, CU_GRAPH_NODE_TYPE_MEMSET, &all);
-}
+/* The context stands beside what the program gives; `whole` puts it in, `part` leaves it out. */
+#define CONTEXT_CALLS(Kind, what, params_t, all_t, whole, part)                                  \
+	SIM_API(cuGraphAdd##Kind##Node, CUgraphNode *node, CUgraph graph,                        \
+		const CUgraphNode *nodes, size_t count, const params_t *p, CUcontext context)    \
+	{                                                                                        \
+		SIM_ENTER(cuGraphAdd##Kind##Node);                                               \
+		if (!p)                                                                          \
+			return CUDA_ERROR_INVALID_VALUE;                                         \
+		all_t all = whole(p, context);                                                   \
+		return add(node, graph, nodes, NULL, count, what, &all);                         \
+	}                                                                                        \
+	SIM_API(cuGraph##Kind##NodeGetParams, CUgraphNode node, params_t *p)                     \
+	{                                                                                        \
+		SIM_ENTER(cuGraph##Kind##NodeGetParams);                                         \
+		all_t all;                                                                       \
+		CUresult result = get(node, what, p ? &all : NULL);                              \
+		if (result == CUDA_SUCCESS)                                                      \
+			memcpy(p, part(&all), sizeof(*p));                                       \
+		return result;                                                                   \
+	}                                                                                        \
+	SIM_API(cuGraph##Kind##NodeSetParams, CUgraphNode node, const params_t *p)               \
+	{                                                                                        \
+		SIM_ENTER(cuGraph##Kind##NodeSetParams);                                         \
+		if (!p)                                                                          \
+			return CUDA_ERROR_INVALID_VALUE;                                         \
+		all_t all = whole(p, NULL);                                                      \
+		return set(NULL, false, node, what, &all);                                       \
+	}                                                                                        \
+	SIM_API(cuGraphExec##Kind##NodeSetParams, CUgraphExec exec, CUgraphNode node,            \
+		const params_t *p, CUcontext context)                                            \
+	{                                                                                        \
+		SIM_ENTER(cuGraphExec##Kind##NodeSetParams);                                     \
+		if (!p)                                                                          \
+			return CUDA_ERROR_INVALID_VALUE;                                         \
+		all_t all = whole(p, context);                                                   \
+		return set(exec, true, node, what, &all);                                        \
+	}
 
-SIM_API(cuGraphExecMemsetNodeSetParams, CUgraphExec exec, CUgraphNode node,
-	const CUDA_MEMSET_NODE_PARAMS_v1 *p, CUcontext context)
-{
-	SIM_ENTER(cuGraphExecMemsetNodeSetParams);
-	if (!p)
-		return CUDA_ERROR_INVALID_VALUE;
-	CUDA_MEMSET_NODE_PARAMS_v2 all = set_in(p, context);
-	return set(exec, true, node, CU_GRAPH_NODE_TYPE_MEMSET, &all);
-}
+CONTEXT_CALLS(Memcpy, CU_GRAPH_NODE_TYPE_MEMCPY, CUDA_MEMCPY3D, CUDA_MEMCPY_NODE_PARAMS, copy_in, copy_out)
+CONTEXT_CALLS(Memset, CU_GRAPH_NODE_TYPE_MEMSET, CUDA_MEMSET_NODE_PARAMS_v1, CUDA_MEMSET_NODE_PARAMS_v2,
+	      set_in, set_out)
 
 /* ---- host functions, memory operations: one structure ---- */
 

@@ -288,15 +288,6 @@ static void bring_home(sim_managed_t *managed, size_t index, sim_cause_t cause, 
 
 /* ---- touches ---- */
 
-/* The host touches a block: through a call of the driver, its stores are not seen. */
-static sim_reach_t touch_by_host(sim_managed_t *managed, size_t index, bool write, sim_cost_t *cost)
-{
-	sim_block_t *block = &managed->block[index];
-	if (!block->host || (write && sim_block_on_a_device(managed, index)))
-		bring_home(managed, index, SIM_CAUSE_HOST, block->read_mostly && !write, cost);
-	return SIM_LOCAL;
-}
-
 /* Is it used where it is, or kept where it is preferred?  (It is not on the device.) */
 static bool stays_away(sim_managed_t *managed, size_t index, CUdevice device, uint32_t peers,
 		       bool had, sim_cost_t *cost)
@@ -321,9 +312,6 @@ static bool stays_away(sim_managed_t *managed, size_t index, CUdevice device, ui
 sim_reach_t sim_block_touch(sim_managed_t *managed, size_t index, CUdevice device, uint32_t peers,
 			    bool write, sim_cost_t *cost)
 {
-	if (device == CU_DEVICE_CPU)
-		return touch_by_host(managed, index, write, cost);
-
 	sim_block_t *block = &managed->block[index];
 	sim_presence_t *presence = sim_presence_of(managed, index, device);
 	bool copy = block->read_mostly && !write;

@@ -15,7 +15,7 @@
 /* Why bytes crossed the link. */
 typedef enum {
 	SIM_CAUSE_FAULT, SIM_CAUSE_PREFETCH, SIM_CAUSE_EVICTION, SIM_CAUSE_REMOTE,
-	SIM_CAUSE_COPY, SIM_CAUSE_HOST, /* a host access through a driver call */
+	SIM_CAUSE_COPY,
 	SIM_CAUSES,
 } sim_cause_t;
 

@@ -66,6 +66,21 @@ extern sim_call_t sim_calls[SIM_CALLS]; /* stubs.c */
 	} while (0)
 #define SIM_ENTER(name) SIM_ENTER_(name, true)
 #define SIM_ENTER_EARLY(name) SIM_ENTER_(name, false)
+#define SIM_LIST(...) __VA_ARGS__
+/* `name` and `name_ptsz`, for which stream 0 is per-thread; `body` sees `per_thread`. */
+#define SIM_BOTH(name, parameters, body)             \
+	SIM_API(name, SIM_LIST parameters)           \
+	{                                            \
+		const bool per_thread = false;       \
+		SIM_ENTER(name);                     \
+		body                                 \
+	}                                            \
+	SIM_API(name##_ptsz, SIM_LIST parameters)    \
+	{                                            \
+		const bool per_thread = true;        \
+		SIM_ENTER(name##_ptsz);              \
+		body                                 \
+	}
 
 /* ---- entry, faults, report: entry.c ---- */
 /* 0: initialised, no fault armed, no host callback running, not a forked child. */

@@ -13,7 +13,7 @@
 static const char *const causes[SIM_CAUSES] = {
 	[SIM_CAUSE_FAULT] = "fault",   [SIM_CAUSE_PREFETCH] = "prefetch",
 	[SIM_CAUSE_EVICTION] = "eviction", [SIM_CAUSE_REMOTE] = "remote",
-	[SIM_CAUSE_COPY] = "copy",     [SIM_CAUSE_HOST] = "host",
+	[SIM_CAUSE_COPY] = "copy",
 };
 
 static const char *const kinds[] = {

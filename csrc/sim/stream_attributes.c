@@ -4,22 +4,6 @@
 
 #include "internal.h"
 
-#define LIST(...) __VA_ARGS__
-/* `name` and `name_ptsz`; `body` sees `handle` and `per_thread`. */
-#define BOTH(name, parameters, body)             \
-	SIM_API(name, LIST parameters)           \
-	{                                        \
-		const bool per_thread = false;   \
-		SIM_ENTER(name);                 \
-		body                             \
-	}                                        \
-	SIM_API(name##_ptsz, LIST parameters)    \
-	{                                        \
-		const bool per_thread = true;    \
-		SIM_ENTER(name##_ptsz);          \
-		body                             \
-	}
-
 /*
  * Attributes of a stream.  There is no cache to steer: the access policy window (1) is
  * taken and answered as none.  Synchronisation policy (3), priority (8), domains (9, 10).
@@ -48,7 +32,7 @@ static CUresult get_attribute(CUstream handle, bool per_thread, int number,
 	sim_lock_drop();
 	return result;
 }
-BOTH(cuStreamGetAttribute, (CUstream handle, int number, CUstreamAttrValue *value),
+SIM_BOTH(cuStreamGetAttribute, (CUstream handle, int number, CUstreamAttrValue *value),
      return get_attribute(handle, per_thread, number, value);)
 
 static CUresult set_attribute(CUstream handle, bool per_thread, int number,
@@ -79,7 +63,7 @@ static CUresult set_attribute(CUstream handle, bool per_thread, int number,
 	sim_lock_drop();
 	return result;
 }
-BOTH(cuStreamSetAttribute, (CUstream handle, int number, const CUstreamAttrValue *value),
+SIM_BOTH(cuStreamSetAttribute, (CUstream handle, int number, const CUstreamAttrValue *value),
      return set_attribute(handle, per_thread, number, value);)
 
 static CUresult copy_attributes(CUstream to, CUstream from, bool per_thread)
@@ -97,7 +81,7 @@ static CUresult copy_attributes(CUstream to, CUstream from, bool per_thread)
 	sim_lock_drop();
 	return result;
 }
-BOTH(cuStreamCopyAttributes, (CUstream to, CUstream from),
+SIM_BOTH(cuStreamCopyAttributes, (CUstream to, CUstream from),
      return copy_attributes(to, from, per_thread);)
 
 /* ---- the profiler, which is never attached ---- */

@@ -129,3 +129,28 @@ def script(driver_path: str) -> Script:
         return out
 
     return run
+
+
+@pytest.fixture
+def stream(driver: Driver, context: int) -> Iterator[int]:
+    """A non-blocking stream."""
+    handle = driver.new("cuStreamCreate", 1)
+    yield handle
+    driver.code("cuStreamDestroy_v2", handle)
+
+
+@pytest.fixture
+def cells(driver: Driver, context: int) -> Iterator[int]:
+    """64 bytes of device memory, all zero."""
+    pointer = driver.new("cuMemAlloc_v2", 64)
+    driver.upload(pointer, bytes(64))
+    yield pointer
+    driver.cuMemFree_v2(pointer)
+
+
+@pytest.fixture
+def graph(driver: Driver, context: int) -> Iterator[int]:
+    """An empty graph."""
+    handle = driver.new("cuGraphCreate", 0)
+    yield handle
+    driver.code("cuGraphDestroy", handle)

@@ -172,12 +172,12 @@ class Driver:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self.library = ctypes.CDLL(self.path)
+        self.dll = ctypes.CDLL(self.path)
         self._table: SimTable | None = None
 
     def code(self, function: str, *args: Any) -> int:
         """Call an export by name; returns its CUresult."""
-        call = self.library[function]
+        call = self.dll[function]
         call.restype = c_int
         return int(call(*map(_convert, args)))
 

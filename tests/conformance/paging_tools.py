@@ -15,7 +15,7 @@ BLOCK = 2 << 20
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "emuv_shim" / "schemas" / "sim-stats.schema.json").read_text()
 )
-NOTHING = dict.fromkeys(("fault", "prefetch", "eviction", "remote", "copy", "host"), 0)
+NOTHING = dict.fromkeys(("fault", "prefetch", "eviction", "remote", "copy"), 0)
 
 # What the text of a test finds, beside what the `script` fixture gives it.
 PROLOGUE = """

@@ -302,7 +302,7 @@ def test_elements_of_different_sizes_do_not_mix(driver: Driver) -> None:
 
 
 def test_a_batch_that_fills_an_array(driver: Driver) -> None:
-    if not hasattr(driver.library, "cuMemcpy3DBatchAsync_v2"):
+    if not hasattr(driver.dll, "cuMemcpy3DBatchAsync_v2"):
         pytest.skip("the driver is older than CUDA 13.0")
     data, back = host(pattern(8 * 4 * 4)), (c_char * (8 * 4 * 4))()
     stream = driver.new("cuStreamCreate", 1)

@@ -33,23 +33,6 @@ HOST_FUNCTION = CFUNCTYPE(None, c_void_p)
 
 
 @pytest.fixture
-def stream(driver: Driver, context: int) -> Iterator[int]:
-    """A non-blocking stream."""
-    handle = driver.new("cuStreamCreate", 1)
-    yield handle
-    driver.code("cuStreamDestroy_v2", handle)
-
-
-@pytest.fixture
-def cells(driver: Driver, context: int) -> Iterator[int]:
-    """64 bytes of device memory, all zero."""
-    pointer = driver.new("cuMemAlloc_v2", 64)
-    driver.upload(pointer, bytes(64))
-    yield pointer
-    driver.cuMemFree_v2(pointer)
-
-
-@pytest.fixture
 def pinned(driver: Driver, context: int) -> Iterator[ctypes.Array[c_char]]:
     """128 KiB of pinned memory, all zero."""
     pointer = driver.new("cuMemHostAlloc", 128 * KIB, 0)

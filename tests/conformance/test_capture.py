@@ -31,15 +31,6 @@ def streams(driver: Driver, context: int) -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def cells(driver: Driver, context: int) -> Iterator[int]:
-    """64 bytes of device memory, all zero."""
-    pointer = driver.new("cuMemAlloc_v2", 64)
-    driver.upload(pointer, bytes(64))
-    yield pointer
-    driver.cuMemFree_v2(pointer)
-
-
-@pytest.fixture
 def event(driver: Driver, context: int) -> Iterator[int]:
     handle = driver.new("cuEventCreate", 2)
     yield handle

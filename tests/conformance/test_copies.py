@@ -483,7 +483,7 @@ def test_peer_blocks_name_live_contexts(sim_table: SimTable, driver: Driver) -> 
 @pytest.mark.parametrize("suffix", ["_v2", "_v2_ptsz", "", "_ptsz"])
 def test_a_batch(driver: Driver, stream: int, suffix: str) -> None:
     function = "cuMemcpyBatchAsync" + suffix
-    if not hasattr(driver.library, function):
+    if not hasattr(driver.dll, function):
         pytest.skip("the driver is older than CUDA 13.0")
     source, back = host(pattern(3000)), (c_char * 3000)()
     with allocated(driver, 3000) as address:
@@ -521,7 +521,7 @@ def test_a_batch_says_which_copy_failed(sim_table: SimTable, driver: Driver, str
 @pytest.mark.parametrize("suffix", ["_v2", "_v2_ptsz"])
 def test_a_batch_of_blocks(driver: Driver, stream: int, suffix: str) -> None:
     function = "cuMemcpy3DBatchAsync" + suffix
-    if not hasattr(driver.library, function):
+    if not hasattr(driver.dll, function):
         pytest.skip("the driver is older than CUDA 13.0")
     source = host(pattern(80))
     with allocated(driver, 256) as address:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from ctypes import Structure, byref, c_char_p, c_int, c_uint, c_uint32, c_uint64, c_void_p
 
 import pytest
@@ -41,14 +40,6 @@ def node_params(kernel: Kernel, blocks: int, *parameters: object) -> NodeV2:
     )  # fmt: skip
     params.held = held
     return params
-
-
-@pytest.fixture
-def stream(driver: Driver, context: int) -> Iterator[int]:
-    """A non-blocking stream."""
-    handle = driver.new("cuStreamCreate", 1)
-    yield handle
-    driver.code("cuStreamDestroy_v2", handle)
 
 
 @pytest.fixture

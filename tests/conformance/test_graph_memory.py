@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from ctypes import Structure, byref, c_size_t, c_uint64, c_void_p
 
 import pytest
@@ -31,31 +30,6 @@ class Alloc(Structure):
         ("pool", PoolProps), ("access", c_void_p), ("access_count", c_size_t),
         ("size", c_size_t), ("address", c_uint64),
     ]  # fmt: skip
-
-
-@pytest.fixture
-def stream(driver: Driver, context: int) -> Iterator[int]:
-    """A non-blocking stream."""
-    handle = driver.new("cuStreamCreate", 1)
-    yield handle
-    driver.code("cuStreamDestroy_v2", handle)
-
-
-@pytest.fixture
-def cells(driver: Driver, context: int) -> Iterator[int]:
-    """64 bytes of device memory, all zero."""
-    pointer = driver.new("cuMemAlloc_v2", 64)
-    driver.upload(pointer, bytes(64))
-    yield pointer
-    driver.cuMemFree_v2(pointer)
-
-
-@pytest.fixture
-def graph(driver: Driver, context: int) -> Iterator[int]:
-    """An empty graph."""
-    handle = driver.new("cuGraphCreate", 0)
-    yield handle
-    driver.code("cuGraphDestroy", handle)
 
 
 def alloc_node(driver: Driver, graph: int, after: list[int], size: int) -> tuple[int, int]:

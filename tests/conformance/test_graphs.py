@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from ctypes import (
     CFUNCTYPE,
     Structure,
@@ -19,7 +18,6 @@ from ctypes import (
 )
 from pathlib import Path
 
-import pytest
 from cuda_driver import (
     INVALID_VALUE,
     NOT_READY,
@@ -81,31 +79,6 @@ class UpdateInfo(Structure):
     """CUgraphExecUpdateResultInfo."""
 
     _fields_ = [("result", c_int), ("node", c_void_p), ("from_node", c_void_p)]
-
-
-@pytest.fixture
-def stream(driver: Driver, context: int) -> Iterator[int]:
-    """A non-blocking stream."""
-    handle = driver.new("cuStreamCreate", 1)
-    yield handle
-    driver.code("cuStreamDestroy_v2", handle)
-
-
-@pytest.fixture
-def cells(driver: Driver, context: int) -> Iterator[int]:
-    """64 bytes of device memory, all zero."""
-    pointer = driver.new("cuMemAlloc_v2", 64)
-    driver.upload(pointer, bytes(64))
-    yield pointer
-    driver.cuMemFree_v2(pointer)
-
-
-@pytest.fixture
-def graph(driver: Driver, context: int) -> Iterator[int]:
-    """An empty graph."""
-    handle = driver.new("cuGraphCreate", 0)
-    yield handle
-    driver.code("cuGraphDestroy", handle)
 
 
 def handles(*values: int) -> ctypes.Array[c_uint64] | None:

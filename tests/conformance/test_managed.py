@@ -244,7 +244,7 @@ def test_prefetches_that_cannot_be(driver: Driver, stream: int) -> None:
 
 
 def _batch(driver: Driver, count: int = 2) -> tuple[list[int], ctypes.Array, ctypes.Array]:  # type: ignore[type-arg]
-    if not hasattr(driver.library, "cuMemPrefetchBatchAsync"):
+    if not hasattr(driver.dll, "cuMemPrefetchBatchAsync"):
         pytest.skip("the driver is older than CUDA 13.0")
     live = [driver.new("cuMemAllocManaged", BLOCK, 1) for _ in range(count)]
     return live, (c_uint64 * count)(*live), (c_size_t * count)(*[BLOCK] * count)

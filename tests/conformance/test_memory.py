@@ -341,7 +341,7 @@ def test_many_allocations_are_all_found(driver: Driver) -> None:
 
 def test_a_lookup_is_cheap_among_many(sim_table: SimTable, driver: Driver) -> None:
     """Addresses that come in order, as they do here, are the worst case of a plain tree."""
-    call = driver.library["cuMemGetAddressRange_v2"]
+    call = driver.dll["cuMemGetAddressRange_v2"]
     base = c_uint64()
 
     def cost(live: list[int]) -> float:

@@ -305,7 +305,7 @@ def test_access_from_another_device(sim_table: SimTable, script: Script) -> None
 
 
 def since_13(driver: Driver) -> None:
-    if not hasattr(driver.library, "cuMemGetMemPool"):
+    if not hasattr(driver.dll, "cuMemGetMemPool"):
         pytest.skip("the driver is older than CUDA 13.0")
 
 

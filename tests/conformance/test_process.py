@@ -387,7 +387,7 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 assert used.wait(30)
-_ctypes.dlclose(driver.library._handle)
+_ctypes.dlclose(driver.dll._handle)
 mapped = "libcuda" in open("/proc/self/maps").read()
 closed.set()
 thread.join()

@@ -35,7 +35,7 @@ def look_up(driver: Driver, name: str, version: int, flags: int = 0) -> tuple[in
 
 def export(driver: Driver, name: str) -> int:
     """The address that dlsym gives."""
-    value = ctypes.cast(driver.library[name], c_void_p).value
+    value = ctypes.cast(driver.dll[name], c_void_p).value
     assert value
     return value
 

@@ -182,7 +182,7 @@ def test_every_export_of_the_driver_is_there(shim_env: ShimEnv) -> None:
         d = started()
         text = open(os.environ["EMUV_TEST_LIST"]).read()
         names = re.findall(r"^EMUV_API\\((\\w+),", text, re.M)
-        missing = [n for n in names if not hasattr(d.library, n)]
+        missing = [n for n in names if not hasattr(d.dll, n)]
         # One that this driver is too old for answers so, and does not crash.
         newer = d.code("cuMemGetLocationInfo", 0, 0, 0, 0)
         answer(missing=missing, newer=newer)

@@ -95,7 +95,7 @@ class TestLookUps:
             handle = ctypes.c_void_p(libc.dlopen(os.environ["LD_PRELOAD"].encode(), 2))
             d = started()
             found = {libc.dlsym(handle, b"cuMemAlloc_v2") for _ in range(1000)}
-            found |= {ctypes.cast(d.library.cuMemAlloc_v2, ctypes.c_void_p).value}
+            found |= {ctypes.cast(d.dll.cuMemAlloc_v2, ctypes.c_void_p).value}
             answer(found=len(found), null=None in found)
         """
         assert run_child(shim_env(vram=8 * MIB), code).answer == {"found": 1, "null": False}

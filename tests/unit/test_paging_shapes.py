@@ -53,7 +53,7 @@ def test_known_shapes(sim: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert document["unit"] == "blocks"
     assert "model" in capsys.readouterr().out
     rows = {(row["shape"], row["blocks"] - row["card"]): row for row in document["rows"]}
-    nothing = {"fault": 0, "prefetch": 0, "eviction": 0, "copy": 0, "host": 0}
+    nothing = {"fault": 0, "prefetch": 0, "eviction": 0, "copy": 0}
     for shape in paging_shapes.SHAPES:  # what fits is brought in once
         assert rows[shape, 0]["in"] == rows[shape, 0]["out"] == nothing
     fault, spilled, fixed, prefetch, copies, discard = (

@@ -90,18 +90,27 @@ static cudaError_t copy_2d(void *to, size_t to_pitch, const void *from, size_t f
 	return submit_2d(&copy, async, stream);
 }
 
+/* Between an array and rows that lie `pitch` apart. */
+static cudaError_t check_2d(const CUDA_MEMCPY2D *copy, size_t pitch, int kind, CUmemorytype *to,
+			    CUmemorytype *from)
+{
+	cudaError_t result = rt_copy_kinds(kind, to, from);
+
+	if (result == 0 && copy->WidthInBytes > pitch && copy->Height > 1)
+		result = RT_ERROR_INVALID_PITCH;
+	return result;
+}
+
 static cudaError_t copy_2d_to_array(cudaArray_t to, size_t x, size_t y, const void *from,
 				    size_t pitch, size_t width, size_t height, int kind,
 				    bool async, CUstream stream)
 {
 	CUDA_MEMCPY2D copy = { .WidthInBytes = width, .Height = height };
 	CUmemorytype to_type, from_type;
-	cudaError_t result = rt_copy_kinds(kind, &to_type, &from_type);
+	cudaError_t result = check_2d(&copy, pitch, kind, &to_type, &from_type);
 
 	if (result != 0)
 		return result;
-	if (width > pitch && height > 1)
-		return RT_ERROR_INVALID_PITCH;
 	from_pointer(&copy, from, pitch, from_type);
 	to_array(&copy, to, x, y);
 	return submit_2d(&copy, async, stream);
@@ -113,12 +122,10 @@ static cudaError_t copy_2d_from_array(void *to, size_t pitch, cudaArray_const_t 
 {
 	CUDA_MEMCPY2D copy = { .WidthInBytes = width, .Height = height };
 	CUmemorytype to_type, from_type;
-	cudaError_t result = rt_copy_kinds(kind, &to_type, &from_type);
+	cudaError_t result = check_2d(&copy, pitch, kind, &to_type, &from_type);
 
 	if (result != 0)
 		return result;
-	if (width > pitch && height > 1)
-		return RT_ERROR_INVALID_PITCH;
 	from_array(&copy, from, x, y);
 	to_pointer(&copy, to, pitch, to_type);
 	return submit_2d(&copy, async, stream);

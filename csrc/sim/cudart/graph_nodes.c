@@ -38,6 +38,20 @@ static cudaError_t kernel_params(const struct cudaKernelNodeParams *p,
 	return result;
 }
 
+/* A node's parameters, as the driver wants them. */
+#define SET_PARAMS(name, given_t, converted, params_t, call)             \
+	RT_API(name, cudaGraphNode_t node, const given_t *p)             \
+	{                                                                \
+		params_t params;                                         \
+		cudaError_t result;                                      \
+									 \
+		RT_NEED(name);                                           \
+		result = converted(p, &params);                          \
+		if (result == 0)                                         \
+			result = rt_driver.call(node, &params);          \
+		return rt_end(result);                                   \
+	}
+
 RT_API(cudaGraphAddKernelNode, cudaGraphNode_t *node, cudaGraph_t graph, nodes_t dependencies,
        size_t count, const struct cudaKernelNodeParams *p)
 {
@@ -52,17 +66,8 @@ RT_API(cudaGraphAddKernelNode, cudaGraphNode_t *node, cudaGraph_t graph, nodes_t
 	return rt_end(result);
 }
 
-RT_API(cudaGraphKernelNodeSetParams, cudaGraphNode_t node, const struct cudaKernelNodeParams *p)
-{
-	CUDA_KERNEL_NODE_PARAMS params;
-	cudaError_t result;
-
-	RT_NEED(cudaGraphKernelNodeSetParams);
-	result = kernel_params(p, &params);
-	if (result == 0)
-		result = rt_driver.cuGraphKernelNodeSetParams_v2(node, &params);
-	return rt_end(result);
-}
+SET_PARAMS(cudaGraphKernelNodeSetParams, struct cudaKernelNodeParams, kernel_params,
+	   CUDA_KERNEL_NODE_PARAMS, cuGraphKernelNodeSetParams_v2)
 
 RT_API(cudaGraphExecKernelNodeSetParams, cudaGraphExec_t exec, cudaGraphNode_t node,
        const struct cudaKernelNodeParams *p)
@@ -257,17 +262,8 @@ RT_API(cudaGraphMemsetNodeGetParams, cudaGraphNode_t node, struct cudaMemsetPara
 	return rt_end(result);
 }
 
-RT_API(cudaGraphMemsetNodeSetParams, cudaGraphNode_t node, const struct cudaMemsetParams *p)
-{
-	CUDA_MEMSET_NODE_PARAMS params;
-	cudaError_t result;
-
-	RT_NEED(cudaGraphMemsetNodeSetParams);
-	result = memset_params(p, &params);
-	if (result == 0)
-		result = rt_driver.cuGraphMemsetNodeSetParams(node, &params);
-	return rt_end(result);
-}
+SET_PARAMS(cudaGraphMemsetNodeSetParams, struct cudaMemsetParams, memset_params,
+	   CUDA_MEMSET_NODE_PARAMS, cuGraphMemsetNodeSetParams)
 
 RT_API(cudaGraphExecMemsetNodeSetParams, cudaGraphExec_t exec, cudaGraphNode_t node,
        const struct cudaMemsetParams *p)

@@ -150,6 +150,22 @@ static CUmemLocation location_of(struct cudaMemLocation location)
 	return (CUmemLocation){ location.type, location.id };
 }
 
+/* With a place instead of a device: the newer form of these calls, then the only one. */
+#define WITH_LOCATIONS(advise, prefetch)                                                      \
+	RT_API(advise, const void *pointer, size_t bytes, int advice,                         \
+	       struct cudaMemLocation location)                                               \
+	{                                                                                     \
+		RT_NEED(advise);                                                              \
+		return rt_end(rt_driver.cuMemAdvise_v2(rt_address(pointer), bytes, advice,    \
+						       location_of(location)));               \
+	}                                                                                     \
+	RT_BOTH(prefetch, _ptsz,                                                              \
+		(const void *pointer, size_t bytes, struct cudaMemLocation location,          \
+		 unsigned int flags, cudaStream_t stream),                                    \
+		return rt_end(rt_driver.cuMemPrefetchAsync_v2(rt_address(pointer), bytes,     \
+							      location_of(location), flags,   \
+							      RT_STREAM(stream)));)
+
 #if RT_MAJOR == 12
 
 static CUmemLocation location_of_device(int device)
@@ -172,35 +188,9 @@ RT_BOTH(cudaMemPrefetchAsync, _ptsz,
 						      location_of_device(device), 0,
 						      RT_STREAM(stream)));)
 
-RT_API(cudaMemAdvise_v2, const void *pointer, size_t bytes, int advice,
-       struct cudaMemLocation location)
-{
-	RT_NEED(cudaMemAdvise_v2);
-	return rt_end(rt_driver.cuMemAdvise_v2(rt_address(pointer), bytes, advice,
-					       location_of(location)));
-}
-
-RT_BOTH(cudaMemPrefetchAsync_v2, _ptsz,
-	(const void *pointer, size_t bytes, struct cudaMemLocation location, unsigned int flags,
-	 cudaStream_t stream),
-	return rt_end(rt_driver.cuMemPrefetchAsync_v2(rt_address(pointer), bytes,
-						      location_of(location), flags,
-						      RT_STREAM(stream)));)
+WITH_LOCATIONS(cudaMemAdvise_v2, cudaMemPrefetchAsync_v2)
 #else
-RT_API(cudaMemAdvise, const void *pointer, size_t bytes, int advice,
-       struct cudaMemLocation location)
-{
-	RT_NEED(cudaMemAdvise);
-	return rt_end(rt_driver.cuMemAdvise_v2(rt_address(pointer), bytes, advice,
-					       location_of(location)));
-}
-
-RT_BOTH(cudaMemPrefetchAsync, _ptsz,
-	(const void *pointer, size_t bytes, struct cudaMemLocation location, unsigned int flags,
-	 cudaStream_t stream),
-	return rt_end(rt_driver.cuMemPrefetchAsync_v2(rt_address(pointer), bytes,
-						      location_of(location), flags,
-						      RT_STREAM(stream)));)
+WITH_LOCATIONS(cudaMemAdvise, cudaMemPrefetchAsync)
 
 RT_BOTH(cudaMemPrefetchBatchAsync, _ptsz,
 	(void **pointers, size_t *sizes, size_t count, struct cudaMemLocation *locations,
