@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// link: csrc/shim/hooks_memory.c csrc/shim/hooks_vmm*.c csrc/shim/hooks_context.c
-// link: csrc/shim/device_use.c csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c
-// link: csrc/shim/ledger.c csrc/shim/contexts.c csrc/shim/deferred.c csrc/shim/placement.c
-// link: csrc/shim/residency.c csrc/shim/host_memory.c csrc/shim/message.c
+// link: csrc/shim/hooks_memory.c csrc/shim/hooks_pool.c csrc/shim/hooks_graph.c csrc/shim/hooks_stream.c csrc/shim/hooks_array.c
+// link: csrc/shim/hooks_vmm*.c csrc/shim/hooks_context.c csrc/shim/hooks_query.c csrc/shim/device_use.c
+// link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/ledger.c csrc/shim/contexts.c
+// link: csrc/shim/deferred.c csrc/shim/placement.c csrc/shim/pools.c csrc/shim/overhead.c csrc/shim/hooks_module.c csrc/shim/keep.c csrc/shim/residency.c
+// link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
 // link: csrc/common/emuv_environ.c
