@@ -166,6 +166,23 @@ bool emuv_account_note_once(const emuv_entry_t *entry)
 	return noted;
 }
 
+bool emuv_account_inside(uint64_t address, emuv_entry_t *entry)
+{
+	bool found = false;
+
+	emuv_books_lock();
+	for (size_t i = 0; i < g_books.ledger.n_entries && !found; i++) {
+		const emuv_entry_t *one = &g_books.ledger.entries[i];
+
+		found = one->kind == EMUV_KIND_MEMORY && address >= one->key &&
+			address - one->key < one->bytes;
+		if (found)
+			*entry = *one;
+	}
+	emuv_books_unlock();
+	return found;
+}
+
 int emuv_account_note(const emuv_entry_t *entry)
 {
 	emuv_entry_t copy = *entry;

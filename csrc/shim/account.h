@@ -39,6 +39,8 @@ void emuv_account_freed(const emuv_entry_t *entry);
 void emuv_account_restore(const emuv_entry_t *entry);
 /* A copy of an entry that stays. */
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
+/* The memory that an address is inside of, by looking at all there is. */
+bool emuv_account_inside(uint64_t address, emuv_entry_t *entry);
 /* Enters what is charged nothing (a pool, a VMM handle); -ENOMEM. */
 int emuv_account_note(const emuv_entry_t *entry);
 /* The same; false also where its key is known. */

@@ -36,29 +36,38 @@ static bool is_limited(CUdevice device)
 	return report.vram != EMUV_UNLIMITED;
 }
 
-/* False: no memory that the driver knows. */
+/* The range that an address is inside of; false: in none of the ledger's. */
+static bool find_range(CUdeviceptr address, CUdeviceptr *start, emuv_entry_t *range)
+{
+	*start = address;
+	if (emuv_account_look(EMUV_KIND_MEMORY, address, range))
+		return true;
+	if (g_real.cuPointerGetAttribute(start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, address) ||
+	    !*start) {
+		/* The system's own memory, or a driver in trouble. */
+		*start = 0;
+		return emuv_account_inside(address, range);
+	}
+	return *start != address && emuv_account_look(EMUV_KIND_MEMORY, *start, range) &&
+	       address - *start < range->bytes;
+}
+
+/* False: no memory that anybody knows. */
 static bool find(CUdeviceptr address, uint64_t bytes, emuv_hinted_t *found)
 {
-	CUdeviceptr start = 0;
+	CUdeviceptr start;
 	size_t size = 0;
 
-	if (!emuv_account_look(EMUV_KIND_MEMORY, address, &found->range)) {
-		found->range.key = 0;
-		if (g_real.cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
-						 address) || !start)
-			return false;
-		if (start != address &&
-		    emuv_account_look(EMUV_KIND_MEMORY, start, &found->range) &&
-		    address - start >= found->range.bytes)
-			found->range.key = 0;
-	}
-	if (found->range.key)
+	if (find_range(address, &start, &found->range)) {
 		found->bytes = found->range.key + found->range.bytes - address;
-	else if (g_real.cuPointerGetAttribute(&size, CU_POINTER_ATTRIBUTE_RANGE_SIZE, address) ||
-		 address - start >= size)
-		return false;
-	else
+	} else {
+		found->range.key = 0;
+		if (!start ||
+		    g_real.cuPointerGetAttribute(&size, CU_POINTER_ATTRIBUTE_RANGE_SIZE, address) ||
+		    address - start >= size)
+			return false;
 		found->bytes = start + size - address;
+	}
 	if (found->bytes > bytes)
 		found->bytes = bytes;
 	return true;

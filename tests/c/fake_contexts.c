@@ -190,6 +190,18 @@ static CUresult stream_synchronize(CUstream stream)
 	return CUDA_SUCCESS;
 }
 
+static CUresult stream_query(CUstream stream)
+{
+	const fake_object_t *o;
+
+	BEGIN();
+	LOCK();
+	o = OBJECT(stream, FAKE_STREAM);
+	UNLOCK();
+	/* Only emuV's own stream is asked, and what is in it is never held. */
+	return o ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
 static CUresult stream_destroy(CUstream stream)
 {
 	BEGIN();
@@ -317,6 +329,7 @@ void fake_install_contexts(void)
 	g_real.cuStreamCreate = stream_create;
 	g_real.cuStreamGetCtx = stream_context;
 	g_real.cuStreamSynchronize = stream_synchronize;
+	g_real.cuStreamQuery = stream_query;
 	g_real.cuStreamDestroy_v2 = stream_destroy;
 	g_real.cuStreamIsCapturing = g_real.cuStreamIsCapturing_ptsz = stream_capturing;
 	g_real.cuEventCreate = event_create;

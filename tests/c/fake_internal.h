@@ -16,6 +16,7 @@ typedef struct {
 	enum fake_kind kind;
 	CUdevice device;
 	uint64_t bytes, resident;
+	uint64_t blocks[8];    /* managed: a bit for each block that is on the device */
 	CUcontext context;
 	uint64_t link;         /* mapping: slot of its memory */
 	uint64_t address;      /* mapping: where */
@@ -62,6 +63,9 @@ void fake_drop(fake_object_t *object);
 void fake_add_physical(CUdevice device, uint64_t bytes);
 /* The device of the current context. */
 bool fake_here(CUdevice *device);
+
+/* Of the managed range that the address is in. */
+bool fake_managed_start(uint64_t address, uint64_t *start, uint64_t *bytes);
 
 /* Without LOCK. */
 CUcontext fake_current(void);

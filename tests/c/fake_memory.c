@@ -228,6 +228,156 @@ static CUresult mipmap_destroy(CUmipmappedArray mipmap)
 	return fake_destroy((uint64_t)(uintptr_t)mipmap, FAKE_MIPMAP);
 }
 
+/*
+ * ---- managed memory ----
+ * Of each 2 MiB block is known whether it is on the device; and what emuV has promised of
+ * what it keeps on the host: once pinned, nothing is advised that would let it migrate,
+ * and nobody but its own device is sent a byte.
+ */
+
+#define BLOCK (UINT64_C(2) << 20)
+
+static uint64_t block_bytes(const fake_object_t *o, size_t block)
+{
+	uint64_t rest = o->bytes - block * BLOCK;
+
+	return rest < BLOCK ? (rest + 65535) / 65536 * 65536 : BLOCK;
+}
+
+/* Lock held.  The managed range with all of [address, address + bytes). */
+static fake_object_t *managed_at(uint64_t address, uint64_t bytes)
+{
+	uint64_t offset = address & ((UINT64_C(1) << 40) - 1);
+	fake_object_t *o = fake_object(address - offset, FAKE_MANAGED);
+
+	return o && bytes && offset < o->bytes && bytes <= o->bytes - offset ? o : NULL;
+}
+
+bool fake_managed_start(uint64_t address, uint64_t *start, uint64_t *bytes)
+{
+	const fake_object_t *o = managed_at(address, 1);
+
+	if (!o)
+		return false;
+	*start = address & ~((UINT64_C(1) << 40) - 1);
+	*bytes = o->bytes;
+	return true;
+}
+
+static CUresult advise_v2(CUdeviceptr address, size_t bytes, CUmem_advise advice,
+			  CUmemLocation location)
+{
+	bool device = location.type == CU_MEM_LOCATION_TYPE_DEVICE;
+	fake_object_t *o;
+
+	BEGIN();
+	LOCK();
+	o = managed_at(address, bytes);
+	if (o && o->prefers_host) {
+		CHECK(advice != CU_MEM_ADVISE_SET_READ_MOSTLY);
+		CHECK(advice != CU_MEM_ADVISE_UNSET_PREFERRED_LOCATION);
+		CHECK(advice != CU_MEM_ADVISE_SET_PREFERRED_LOCATION || !device);
+		CHECK(advice != CU_MEM_ADVISE_UNSET_ACCESSED_BY || location.id != o->device);
+	}
+	if (o && bytes == o->bytes) {
+		o->prefers_host |= advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION && !device;
+		o->accessed |= advice == CU_MEM_ADVISE_SET_ACCESSED_BY && device &&
+			       location.id == o->device;
+	}
+	UNLOCK();
+	return o ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static CUmemLocation location_of(CUdevice device)
+{
+	return (CUmemLocation){ device == CU_DEVICE_CPU ? CU_MEM_LOCATION_TYPE_HOST :
+							  CU_MEM_LOCATION_TYPE_DEVICE,
+				device };
+}
+
+static CUresult advise(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device)
+{
+	return advise_v2(address, bytes, advice, location_of(device));
+}
+
+/* Lock held. */
+static void move(fake_object_t *o, uint64_t offset, uint64_t bytes, CUmemLocation to)
+{
+	bool device = to.type == CU_MEM_LOCATION_TYPE_DEVICE;
+
+	CHECK(o->prefers_host && o->accessed);
+	CHECK(!device || to.id == o->device);
+	for (size_t block = offset / BLOCK; block * BLOCK < offset + bytes; block++) {
+		uint64_t bit = UINT64_C(1) << block % 64;
+
+		if (device == !!(o->blocks[block / 64] & bit))
+			continue;
+		o->blocks[block / 64] ^= bit;
+		if (device)
+			fake_add_physical(o->device, block_bytes(o, block));
+		else
+			fake.physical[o->device] -= block_bytes(o, block);
+		o->resident += device ? block_bytes(o, block) : -block_bytes(o, block);
+	}
+}
+
+static CUresult prefetch_v2(CUdeviceptr address, size_t bytes, CUmemLocation location,
+			    unsigned int flags, CUstream stream)
+{
+	CUresult result = CUDA_ERROR_INVALID_VALUE;
+	fake_object_t *o;
+
+	BEGIN();
+	LOCK();
+	o = managed_at(address, bytes);
+	if (o && !flags && OBJECT(stream, FAKE_STREAM)) {
+		move(o, address & ((UINT64_C(1) << 40) - 1), bytes, location);
+		result = CUDA_SUCCESS;
+	}
+	UNLOCK();
+	return result;
+}
+
+static CUresult prefetch(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream)
+{
+	return prefetch_v2(address, bytes, location_of(device), 0, stream);
+}
+
+static CUresult batch(CUdeviceptr *addresses, size_t *sizes, size_t count, CUmemLocation *locations,
+		      size_t *first, size_t n_locations, unsigned long long flags, CUstream stream)
+{
+	CUresult result = CUDA_SUCCESS;
+
+	BEGIN();
+	LOCK();
+	if (flags || !count || !n_locations || !OBJECT(stream, FAKE_STREAM))
+		result = CUDA_ERROR_INVALID_VALUE;
+	for (size_t i = 0; i < count && !result; i++)
+		if (!managed_at(addresses[i], sizes[i]))
+			result = CUDA_ERROR_INVALID_VALUE;
+	for (size_t i = 0, k = 0; i < count && !result; i++) {
+		while (k + 1 < n_locations && first[k + 1] <= i)
+			k++;
+		move(managed_at(addresses[i], sizes[i]), addresses[i] & ((UINT64_C(1) << 40) - 1),
+		     sizes[i], locations[k]);
+	}
+	UNLOCK();
+	return result;
+}
+
+static CUresult range_attribute(void *data, size_t data_bytes, CUmem_range_attribute attribute,
+				CUdeviceptr address, size_t bytes)
+{
+	bool inside;
+
+	(void)data, (void)data_bytes, (void)attribute;
+	BEGIN();
+	LOCK();
+	inside = managed_at(address, bytes);
+	UNLOCK();
+	return inside ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 void fake_install_memory(void)
 {
 	g_real.cuMemAlloc_v2 = alloc;
@@ -247,4 +397,12 @@ void fake_install_memory(void)
 	g_real.cuMipmappedArrayCreate = mipmap_create;
 	g_real.cuArrayDestroy = array_destroy;
 	g_real.cuMipmappedArrayDestroy = mipmap_destroy;
+	g_real.cuMemAdvise = advise;
+	g_real.cuMemAdvise_v2 = advise_v2;
+	g_real.cuMemPrefetchAsync = g_real.cuMemPrefetchAsync_ptsz = prefetch;
+	g_real.cuMemPrefetchAsync_v2 = g_real.cuMemPrefetchAsync_v2_ptsz = prefetch_v2;
+	g_real.cuMemPrefetchBatchAsync = g_real.cuMemPrefetchBatchAsync_ptsz = batch;
+	g_real.cuMemDiscardAndPrefetchBatchAsync = batch;
+	g_real.cuMemDiscardAndPrefetchBatchAsync_ptsz = batch;
+	g_real.cuMemRangeGetAttribute = range_attribute;
 }

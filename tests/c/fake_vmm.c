@@ -197,11 +197,14 @@ static CUresult pointer_attribute(void *data, CUpointer_attribute attribute, CUd
 {
 	const fake_object_t *o;
 	CUresult result = CUDA_SUCCESS;
+	uint64_t start, bytes;
 
 	BEGIN();
 	LOCK();
 	o = memory_at(address);
-	if (!o || (attribute == CU_POINTER_ATTRIBUTE_HOST_POINTER && !o->on_host))
+	if (fake_managed_start(address, &start, &bytes))
+		*(uint64_t *)data = attribute == CU_POINTER_ATTRIBUTE_RANGE_SIZE ? bytes : start;
+	else if (!o || (attribute == CU_POINTER_ATTRIBUTE_HOST_POINTER && !o->on_host))
 		result = CUDA_ERROR_INVALID_VALUE;
 	else if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
 		*(unsigned int *)data = o->on_host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
@@ -250,53 +253,6 @@ static CUresult bind_address(CUmemGenericAllocationHandle multicast, size_t at, 
 	return o && !o->on_host ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-/* ---- managed memory ---- */
-
-static CUresult advise(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device)
-{
-	fake_object_t *o;
-
-	BEGIN();
-	LOCK();
-	o = fake_object(address, FAKE_MANAGED);
-	if (o && bytes == o->bytes) {
-		o->prefers_host |= advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION &&
-				   device == CU_DEVICE_CPU;
-		o->accessed |= advice == CU_MEM_ADVISE_SET_ACCESSED_BY && device == o->device;
-	}
-	UNLOCK();
-	return o ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-/* Keeps one number a range: how many bytes from its start are on the device. */
-static CUresult prefetch(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream)
-{
-	uint64_t offset = address & ((UINT64_C(1) << 40) - 1);
-	CUresult result = CUDA_ERROR_INVALID_VALUE;
-	fake_object_t *o;
-
-	BEGIN();
-	LOCK();
-	o = fake_object(address - offset, FAKE_MANAGED);
-	if (o && OBJECT(stream, FAKE_STREAM)) {
-		CHECK(offset + bytes <= o->bytes);
-		CHECK(o->prefers_host && o->accessed);
-		if (device == CU_DEVICE_CPU) {
-			uint64_t stays = o->resident < offset ? o->resident : offset;
-
-			fake.physical[o->device] -= o->resident - stays;
-			o->resident = stays;
-		} else {
-			CHECK_EQ(offset, 0);
-			fake_add_physical(o->device, bytes - o->resident);
-			o->resident = bytes;
-		}
-		result = CUDA_SUCCESS;
-	}
-	UNLOCK();
-	return result;
-}
-
 void fake_install_vmm(void)
 {
 	g_real.cuMemCreate = vmm_create;
@@ -311,6 +267,4 @@ void fake_install_vmm(void)
 	g_real.cuPointerGetAttributes = pointer_attributes;
 	g_real.cuMulticastBindMem = bind_memory;
 	g_real.cuMulticastBindAddr = bind_address;
-	g_real.cuMemAdvise = advise;
-	g_real.cuMemPrefetchAsync = prefetch;
 }

@@ -7,6 +7,7 @@ more than the books say once what is queued is done.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -225,6 +226,7 @@ def test_what_is_on_its_way_is_not_taken_for_gone(shim_env: ShimEnv) -> None:
 plain = d.new("cuMemAlloc_v2", 16 * MIB)
 other = stream(d)
 a = managed(40 * MIB)  # head of 16 MiB
+d.cuCtxSynchronize()  # which has arrived
 d.cuMemPrefetchAsync(a, 40 * MIB, CPU, s)
 step("home")
 hold(d, other, True)
@@ -265,6 +267,7 @@ def test_batches_take_what_there_is_room_for_in_one_call(shim_env: ShimEnv) -> N
 plain = d.new("cuMemAlloc_v2", 24 * MIB)
 own = managed(2 * MIB)
 a, b = managed(20 * MIB), managed(10 * MIB)
+d.cuCtxSynchronize()
 d.cuMemPrefetchAsync(a, 20 * MIB, CPU, s)
 step("home")
 before = calls(d, "cuMemPrefetchBatchAsync")
@@ -316,3 +319,111 @@ done(same=d.download(a, 16) == bytes([4]) * 16)
 """)
     assert got["same"] is True
     assert {row[2] for row in got["steps"]} == {32}
+
+
+# Random calls on two streams, either of which may stand still for a while.
+RANDOM = """
+import random
+seed = int(os.environ["HINTS_SEED"])
+r = random.Random(seed)
+VRAM = 32 * MIB
+UNIT = 64 << 10
+d = started()
+streams = [stream(d), stream(d)]
+held_now = [False, False]
+ranges = {}   # address: (size, managed by the program itself)
+trace = []
+def check():
+    b = books()
+    charged = b["device_bytes"] + b["promoted_bytes"]
+    used = card_used(d)
+    assert used <= VRAM and charged <= VRAM, (used / MIB, charged / MIB)
+    assert used <= charged, (used / MIB, charged / MIB)
+def size(most):
+    some = r.randrange(1, most // UNIT) * UNIT
+    return r.choice([UNIT, 2 * MIB, some, some // MIB * MIB or MIB])
+def window():
+    a = r.choice(list(ranges))
+    n = ranges[a][0]
+    low = r.choice([0, r.randrange(0, n, 4096)])
+    high = r.choice([n, r.randrange(low + 1, n + 1)])
+    return a + low, high - low
+def place(device):
+    return Location(1, 0) if device == 0 else Location(2, 0)
+def alloc():
+    own = r.random() < 0.6
+    n = size(30 * MIB)
+    out = c_uint64()
+    how = ("cuMemAllocManaged", byref(out), n, 1) if own else ("cuMemAlloc_v2", byref(out), n)
+    code = d.code(*how)
+    if not code:
+        ranges[out.value] = (n, own)
+def free():
+    if any(held_now):
+        return  # it would wait
+    a = r.choice(list(ranges))
+    del ranges[a]
+    d.cuMemFree_v2(a)
+def prefetch():
+    at, n = window()
+    device = r.choice([0, 0, -1])
+    s = r.choice(streams)
+    if r.random() < 0.5:
+        d.code("cuMemPrefetchAsync", at, n, device, s)
+    else:
+        d.code("cuMemPrefetchAsync_v2", at, n, place(device), 0, s)
+def batch():
+    e = [(*window(), r.choice([0, -1])) for _ in range(r.randrange(1, 6))]
+    n = len(e)
+    d.code(
+        r.choice(["cuMemPrefetchBatchAsync", "cuMemDiscardAndPrefetchBatchAsync"]),
+        (c_uint64 * n)(*(x[0] for x in e)), (c_size_t * n)(*(x[1] for x in e)), n,
+        (Location * n)(*(place(x[2]) for x in e)), (c_size_t * n)(*range(n)), n, 0,
+        r.choice(streams),
+    )
+def advise():
+    d.code("cuMemAdvise", *window(), r.randrange(1, 7), r.choice([0, -1]))
+def touch():
+    at, n = window()
+    d.code("cuMemsetD8Async", at, r.randrange(256), n, r.choice(streams))
+def flip():
+    i = r.randrange(2)
+    held_now[i] = not held_now[i]
+    hold(d, streams[i], held_now[i])
+ops = [alloc, free, batch, flip] + [alloc, advise, touch] * 2 + [prefetch] * 4
+alloc()
+for n in range(int(os.environ["HINTS_STEPS"])):
+    op = r.choice(ops)
+    if not ranges and op not in (alloc, flip):
+        continue
+    trace.append(op.__name__)
+    try:
+        op()
+        check()
+    except AssertionError as e:
+        print("seed", seed, "step", n, trace[-6:], e, flush=True)
+        os._exit(3)
+for i in range(2):
+    if held_now[i]:
+        hold(d, streams[i], False)
+d.cuCtxSynchronize()
+d.memory_info()
+check()
+for a in list(ranges):
+    d.cuMemFree_v2(a)
+d.memory_info()
+answer(held=held(), clipped=books()["clipped_calls"])
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_at_random(shim_env: ShimEnv, seed: int) -> None:
+    """Whatever is asked, in whatever order streams come about: what is on the card is charged,
+    and no more than vram."""
+    env = shim_env(
+        vram=32 * MIB, virtual=256 * MIB, HINTS_SEED=str(seed),
+        HINTS_STEPS=os.environ.get("HINTS_STEPS", "250"),
+    )  # fmt: skip
+    child = run_child(env, RANDOM)
+    assert child.answer["held"] == [0, 0, 0, 0]
+    assert child.answer["clipped"] > 0

@@ -201,3 +201,88 @@ def test_a_block_that_makes_no_sense_is_not_taken_up(
             file.flush()
             assert p.value("alloc('a', 33 << 20)") == OOM
             assert p.value("alloc('a', 32 << 20)") == 0
+
+
+OWN = """[
+    kept.update(m=d.new('cuMemAllocManaged', {size}, 1)),
+    d.cuMemAdvise(kept['m'], {size}, 3, 0), d.cuMemAdvise(kept['m'], {size}, 1, 0),
+    d.cuMemPrefetchAsync(kept['m'], {size}, 0, 0), d.cuCtxSynchronize(),
+    d.upload(kept['m'], bytes(range(256)) * 4096), resident(d, kept['m'], {size}),
+][-1]""".replace("\n", " ")
+
+
+@pytest.mark.parametrize("virtual", [0, 128 * MIB])
+def test_the_programs_own_managed_memory_is_taken_back(
+    shim_env: ShimEnv, controller: Controller, virtual: int
+) -> None:
+    # GIVEN 40 MiB of managed memory of the program's own, all of it on the device as it likes
+    def budget(vram: int) -> Budget:
+        if not virtual:
+            return Budget(vram=vram)
+        return Budget(vram=vram, virtual=virtual, policy="spill")
+
+    with program(shim_env(vram=64 * MIB, virtual=virtual)) as p:
+        assert p.value("alloc('a', 10 << 20)") == 0
+        assert p.value(OWN.format(size=40 * MIB)) == 40 * MIB
+        assert controller.stats(p.pid).devices[0].movable_bytes == 40 * MIB
+        # WHEN vram is lowered to what leaves 14 MiB for it
+        change = controller.set_budget(p.pid, budget(24 * MIB))
+        # THEN none of that is called irreclaimable
+        (row,) = change.devices
+        assert (row.demotable_bytes, row.unreclaimed_bytes) == (26 * MIB, 0)
+        # AND the next allocation finds it pinned to the host, but for what there is room for
+        assert p.value("alloc('b', 1 << 40)") == OOM
+        assert p.value("resident(d, kept['m'], 40 << 20)") == 14 * MIB
+        assert p.value("card_used(d)") == 24 * MIB
+        assert p.value("held()") == [10 * MIB, 40 * MIB, 14 * MIB, 2]
+        # AND neither the device's touch nor the program's hints bring more of it
+        assert p.value("d.cuMemsetD8_v2(kept['m'] + (1 << 20), 7, 39 << 20)") is None
+        assert p.value("d.code('cuMemPrefetchAsync', kept['m'], 40 << 20, 0, 0)") == 0
+        assert p.value("d.cuCtxSynchronize() or card_used(d)") == 24 * MIB
+        assert p.value("d.download(kept['m'], 1 << 20) == bytes(range(256)) * 4096") is True
+        assert p.value("d.download(kept['m'] + (1 << 20), 3)[2]") == 7
+        # AND raised again, it comes back by prefetch, and goes with its free
+        controller.set_budget(p.pid, budget(64 * MIB))
+        assert p.value("d.code('cuMemPrefetchAsync', kept['m'], 40 << 20, 0, 0)") == 0
+        assert p.value("d.cuCtxSynchronize() or card_used(d)") == 50 * MIB
+        assert p.value("free('m') or held()") == [10 * MIB, 0, 0, 1]
+
+
+def test_what_the_driver_does_not_pin_stays_as_it_was(
+    shim_env: ShimEnv, controller: Controller
+) -> None:
+    with program(shim_env(vram=64 * MIB, virtual=64 * MIB)) as p:
+        assert p.value(OWN.format(size=40 * MIB)) == 40 * MIB
+        controller.set_budget(p.pid, Budget(vram=24 * MIB, virtual=64 * MIB, policy="spill"))
+        for call in (1, 2, 3):
+            p.value(f"fail_next(d, 'cuMemAdvise', {call}, 719)")
+            assert p.value("alloc('b', 1 << 40)") == OOM
+            assert p.value("held()") == [40 * MIB, 0, 0, 1]
+            # Something has to change for it to be tried again.
+            controller.set_budget(
+                p.pid, Budget(vram=(24 - call) * MIB, virtual=64 * MIB, policy="spill")
+            )
+        assert p.value("alloc('b', 1 << 40)") == OOM
+        assert p.value("card_used(d)") <= 21 * MIB
+        assert p.value("free('m') or held()") == [0, 0, 0, 0]
+
+
+def test_windows_of_spilled_ranges_leave_too(shim_env: ShimEnv, controller: Controller) -> None:
+    """What the program itself had prefetched from the middle of a range."""
+    with program(shim_env(vram=32 * MIB, virtual=128 * MIB)) as p:
+        assert p.value("alloc('a', 32 << 20)") == 0
+        assert p.value("alloc('b', 60 << 20)") == 0
+        assert p.value("d.upload(kept['b'] + (20 << 20), b'window')") is None
+        assert p.value("free('a')") == 0
+        for at in (20, 40, 30):
+            code = f"d.code('cuMemPrefetchAsync', kept['b'] + ({at} << 20), 6 << 20, 0, 0)"
+            assert p.value(code) == 0
+        assert p.value("d.cuCtxSynchronize() or held()") == [0, 60 * MIB, 18 * MIB, 1]
+        controller.set_budget(p.pid, Budget(vram=9 * MIB, virtual=128 * MIB, policy="spill"))
+        assert p.value("alloc('c', 1 << 20)") == 0
+        # The last blocks go first.
+        where = "[resident(d, kept['b'] + (at << 20), 6 << 20) >> 20 for at in (20, 30, 40)]"
+        assert p.value(where) == [6, 2, 0]
+        assert p.value("card_used(d)") == 9 * MIB
+        assert p.value("d.download(kept['b'] + (20 << 20), 6).decode()") == "window"
+        assert p.value("free('b') or held()") == [MIB, 0, 0, 1]
