@@ -39,10 +39,10 @@ static bool is_set(const char *value)
 }
 
 /*
- * Reads what of /proc/PID/environ begins with EMUV_.  False where it cannot be read, does
- * not fit, or is another user's.
+ * Reads what of /proc/PID/environ begins with EMUV_: the bytes, 0 where it cannot be read
+ * or is another user's, -E2BIG where it does not fit.
  */
-static bool read_block(const char *pid, char *block, size_t block_bytes)
+static ssize_t read_block(const char *pid, char *block, size_t block_bytes)
 {
 	char path[64], bytes[4096];
 	size_t n = 0, start = 0; /* of the block; where in it the current variable begins */
@@ -54,10 +54,10 @@ static bool read_block(const char *pid, char *block, size_t block_bytes)
 	snprintf(path, sizeof path, "/proc/%s/environ", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return false;
+		return 0;
 	if (fstat(fd, &st) || st.st_uid != geteuid()) {
 		close(fd);
-		return false;
+		return 0;
 	}
 	while (fits && (got = read(fd, bytes, sizeof bytes)) > 0) {
 		for (ssize_t i = 0; i < got && fits; i++) {
@@ -76,7 +76,9 @@ static bool read_block(const char *pid, char *block, size_t block_bytes)
 	}
 	close(fd);
 	block[n] = '\0';
-	return fits && got == 0 && n;
+	if (!fits)
+		return -E2BIG;
+	return got == 0 ? (ssize_t)n : 0;
 }
 
 /* The parent, as /proc numbers it, whose own numbering need not be this namespace's. */
@@ -104,18 +106,23 @@ pid_t emuv_environ_adopt(void)
 	char who[32] = "self";
 	int saved = errno;
 	pid_t pid = 0;
+	ssize_t n;
 
 	if (getauxval(AT_SECURE) ||
 	    (is_set(secure_getenv("EMUV_VRAM")) && is_set(secure_getenv("EMUV_DRIVER"))))
 		return 0;
 	for (int i = 0; i < MAX_ANCESTORS; i++) {
-		if (read_block(who, block, sizeof block) && is_set(find(block, "EMUV_RUN")) &&
+		n = read_block(who, block, sizeof block);
+		/* What cannot be kept whole is no reason to take a farther run's. */
+		if (n < 0)
+			break;
+		if (n > 0 && is_set(find(block, "EMUV_RUN")) &&
 		    is_set(find(block, "EMUV_VRAM")) && is_set(find(block, "EMUV_DRIVER"))) {
 			memcpy(adopted, block, sizeof adopted);
 			break;
 		}
 		pid = parent_of(who);
-		if (pid <= 1)
+		if (pid <= 0)
 			break;
 		snprintf(who, sizeof who, "%d", (int)pid);
 	}

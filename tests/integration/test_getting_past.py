@@ -218,6 +218,19 @@ class TestLostVariables:
         got = answer(["sh", "-c", '"$@"; exit $?', "sh", *words, command], env)
         assert got == {"got": 5, "code": OOM, "total": 5 * MIB}
 
+    def test_in_an_ancestors_large_environment(self, lookup: Path, env: dict[str, str]) -> None:
+        """Wherever in it the variables are, and whatever else begins as they do."""
+        strange = {"EMU": "1", "EMUV": "EMUV_VRAM=1", "EMUVRAM": "1", "XEMUV_VRAM": "1", "E": ""}
+        large = {f"FILLER_{n}": "EMUV_VRAM=1 " * 9000 for n in range(9)}
+        own = {k: v for k, v in env.items() if k.startswith("EMUV_")}
+        rest = {k: v for k, v in env.items() if k not in own}
+        command = f"env -u EMUV_VRAM -u EMUV_RUN {lookup} dlsym libcuda.so.1; exit $?"
+        assert answer(["sh", "-c", command], {**rest, **strange, **large, **own}) == HELD
+        # More of them than emuV holds is none: refused, not read in part.
+        flood = {f"EMUV_FLOOD_{n}": "x" * 1000 for n in range(17)}
+        done = run(["sh", "-c", command], {**env, **flood})
+        assert (done.returncode, done.stdout) == (3, "")
+
     def test_a_program_that_wipes_its_own(self, env: dict[str, str]) -> None:
         code = "import os; os.environ.clear()\n" + CTYPES.format(name="libcuda.so.1")
         assert answer([sys.executable, "-c", code], env) == HELD
@@ -384,6 +397,16 @@ class TestContainers:
         assert json.loads(alone.stdout) == HELD
         assert "no statistics and no live budget" in alone.stderr
 
+    def test_where_proc_does_not_tell(
+        self, box: list[str], lookup: Path, env: dict[str, str]
+    ) -> None:
+        """A child that has lost the variables finds no ancestor, and does not start."""
+        library = str(LIBRARY.parent)
+        inside = ["--tmpfs", "/proc", "--ro-bind", library, library, "--unsetenv", "EMUV_VRAM"]
+        done = run([*box, *inside, str(lookup), "dlsym", str(SIMULATOR)], env)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "no process above this one has a budget" in done.stderr
+
     def test_without_them(self, box: list[str], lookup: Path, env: dict[str, str]) -> None:
         done = run([*box, str(lookup), "dlsym", str(SIMULATOR)], env)
         assert json.loads(done.stdout) == FREE
@@ -430,6 +453,21 @@ class TestWhereEmuvIs:
         assert done.returncode == 125
         assert "which LD_PRELOAD cannot name" in done.stderr
         assert "hint: " in done.stderr
+
+    def test_the_doctor_looks_at_the_loader(
+        self, clean_env: dict[str, str], elsewhere: Path
+    ) -> None:
+        code = f"import sys; sys.path.insert(0, {str(elsewhere)!r}); "
+        code += "from emuv_shim.commands import main; sys.exit(main())"
+        rows = []
+        for more in ({}, {"EMUV_RUNTIME_DIR": str(elsewhere / "runtime")}):
+            (elsewhere / "runtime").mkdir(mode=0o700, exist_ok=True)
+            words = [sys.executable, "-c", code, "doctor", "--sim", "--json"]
+            done = run(words, {**clean_env, **more})
+            found = {row["check"]: row for row in json.loads(done.stdout)["checks"]}
+            rows.append((done.returncode, found["loader"]["status"]))
+            assert found["library"]["status"] == "ok"
+        assert rows == [(0, "ok"), (1, "problem")]
 
     @pytest.mark.parametrize("name", ["libemuv.so", "libemuv-audit.so"])
     @pytest.mark.parametrize("state", ["missing", "damaged", "empty"])

@@ -273,11 +273,16 @@ class TestNamespaces:
 
 
 class TestWhatDoesNotLeaveWithTheProgramsHandle:
-    @in_all_modes
-    def test_the_books_outlive_a_dlclose(self, shim_env: ShimEnv, mode: str) -> None:
-        """By a search path alone, too, where nothing else keeps the library in the process."""
+    @pytest.mark.parametrize("mode", [*MODES, "auditor", "search path"])
+    def test_the_books_outlive_a_dlclose(
+        self, shim_env: ShimEnv, libemuv: Path, mode: str
+    ) -> None:
+        """Where nothing else keeps the library in the process, too."""
         code = CLOSED + "\nprint(json.dumps(dict(first=take(), again=take())))"
         env = shim_env(vram=BUDGET, mode=mode, EMUV_KEEP="1")
+        if mode == "search path":
+            env = {k: v for k, v in env.items() if k not in ("LD_PRELOAD", "LD_AUDIT")}
+            env["LD_LIBRARY_PATH"] = str(libemuv.parent / "front")
         child = finish([sys.executable, "-c", code], env)
         assert child.answer == {"first": 24, "again": 0}
 
