@@ -51,6 +51,7 @@ class Request:
     quiet: bool = False
     keep: bool = False  # --stats: the launcher collects the segments
     audit: bool = False
+    shared: bool = False  # one budget for all processes of the run
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,33 @@ def check_syntax(request: Request, environ: Mapping[str, str]) -> None:
     program_name(request, environ)
     wants_audit(request, environ)
     keep_device(request, environ)
+    wants_shared(request, environ)
+
+
+def is_in_shared_run(environ: Mapping[str, str]) -> bool:
+    """True where the launcher itself runs under an outer `emuv-run --shared`."""
+    return is_nested(environ) and environ.get("EMUV_SHARED") == "1"
+
+
+def wants_shared(request: Request, environ: Mapping[str, str]) -> bool:
+    """--shared or EMUV_SHARED=1.
+
+    Within a shared run everything shares the run's budget: another one is refused,
+    because it would either not hold or be a hole in the run's.
+    """
+    text = environ.get("EMUV_SHARED", "")
+    if not request.shared and text not in ("", "0", "1"):
+        raise CommandError(f"EMUV_SHARED {quote(text)} is not '1' or '0'", exit_code=USAGE)
+    if is_in_shared_run(environ):
+        for option in ("vram", "virtual", "policy", "allocation"):
+            if getattr(request, option) is not None:
+                raise CommandError(
+                    f"--{option} within a shared run: its processes have one budget, "
+                    f"that of run {environ['EMUV_RUN']}",
+                    f"change that one: emuv set {environ['EMUV_RUN']} --vram SIZE",
+                    exit_code=USAGE,
+                )
+    return request.shared or text == "1"
 
 
 def wants_audit(request: Request, environ: Mapping[str, str]) -> bool:
@@ -441,9 +469,12 @@ def make_plan(
 ) -> Plan:
     """The Plan for starting `path` under `budget`."""
     # A nested run without --stats of its own belongs to the outer run, whose
-    # launcher will collect what it leaves.
-    inherits = is_nested(environ) and not request.keep
-    keep = environ.get("EMUV_KEEP") if inherits else ("1" if request.keep else None)
+    # launcher will collect what it leaves.  Within a shared run it does in any case,
+    # and one that begins a shared run never does.
+    shared = wants_shared(request, environ)
+    joins = is_in_shared_run(environ)
+    inherits = joins or (is_nested(environ) and not request.keep and not shared)
+    keep = "1" if request.keep else (environ.get("EMUV_KEEP") if inherits else None)
     changes: list[tuple[str, str | None]] = [
         ("EMUV_VRAM", budget.vram.to_env()),
         ("EMUV_VIRTUAL", budget.virtual.to_env() if budget.virtual is not None else None),
@@ -454,6 +485,7 @@ def make_plan(
         ("EMUV_NVML", machine.nvml if machine.libemuv_nvml else None),
         ("EMUV_NAME", program_name(request, environ)),
         ("EMUV_RUN", environ["EMUV_RUN"] if inherits else machine.run_id),
+        ("EMUV_SHARED", "1" if shared else None),
         ("EMUV_RUNTIME_DIR", machine.runtime_directory),
         ("EMUV_KEEP", keep),
         ("EMUV_QUIET", "1" if request.quiet else environ.get("EMUV_QUIET")),
@@ -481,6 +513,7 @@ def make_plan(
     changes.append(("LD_LIBRARY_PATH", search))
     made = tuple((name, value) for name, value in changes if value != environ.get(name))
     which = " (simulated GPU)" if machine.sim_directory is not None else ""
+    which += ", shared by its processes" if shared else ""
     summary = f"{command_line(request.command)}: {budget.describe()}{which}"
     return Plan(path, request.command, made, summary)
 

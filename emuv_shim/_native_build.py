@@ -30,6 +30,7 @@ CDEF = """
 #define EMUV_DEVICE_SEEN ...
 #define EMUV_DEVICE_OVERHEAD_KNOWN ...
 #define EMUV_DEVICE_OVERHEAD_UPPER ...
+#define EMUV_DEVICE_SHARED ...
 #define EMUV_ERROR_BYTES ...
 #define EMUV_CONTROL_WAIT_MS ...
 
@@ -74,6 +75,8 @@ typedef struct {
     uint64_t clipped_calls;
     uint64_t clipped_bytes;
     uint64_t movable_bytes;
+    uint64_t others_physical_bytes;
+    uint64_t others_used_bytes;
     uint64_t calls[...];
     ...;
 } emuv_device_counters_t;
@@ -123,12 +126,50 @@ int emuv_segment_replace_control(emuv_segment_view_t *view, const emuv_control_t
                                  emuv_error_t *error);
 int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy);
 
+#define EMUV_SHARED_SLOTS ...
+#define EMUV_OWNER_JOINING ...
+
+typedef struct {
+    uint64_t claimed_physical;
+    uint64_t claimed_used;
+    uint64_t held_physical;
+    uint64_t held_used;
+    uint64_t leaving;
+    ...;
+} emuv_shared_row_t;
+
+typedef struct {
+    uint64_t leader;
+    char run_id[...];
+    char name[...];
+    emuv_control_t control;
+    uint64_t card[...];
+    uint64_t high;
+    uint64_t owner[...];
+    emuv_shared_row_t row[...][...];
+    ...;
+} emuv_shared_t;
+
+typedef struct {
+    char run_id[...];
+    char name[...];
+    emuv_control_t control;
+    ...;
+} emuv_shared_start_t;
+
+int emuv_shared_make(const char *directory, const emuv_shared_start_t *start,
+                     emuv_error_t *error);
+int emuv_shared_sweep(const char *path, emuv_error_t *error);
+int emuv_shared_open(const char *path, int writable, emuv_segment_view_t **view,
+                     emuv_error_t *error);
+int emuv_shared_snapshot(emuv_segment_view_t *view, emuv_shared_t *copy, emuv_error_t *error);
+
 const char *emuv_function_name(uint32_t i);
 uint32_t emuv_function_count(void);
 """
 
 SOURCE = """
-#include "emuv_segment_file.h"
+#include "emuv_shared.h"
 
 /* Only the names of the hooks are wanted; rows of other kinds vanish by themselves. */
 #define EMUV_HOOK(export, ...) #export,
@@ -157,6 +198,8 @@ ffibuilder.set_source(
         "csrc/common/emuv_segment_control.c",
         "csrc/common/emuv_segment_create.c",
         "csrc/common/emuv_segment_file.c",
+        "csrc/common/emuv_shared.c",
+        "csrc/common/emuv_shared_file.c",
     ],
     include_dirs=["csrc/common", "csrc/shim"],
     extra_compile_args=["-std=gnu17", "-fvisibility=hidden"],

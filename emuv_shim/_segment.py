@@ -105,19 +105,32 @@ class Snapshot:
     keep: bool  # the launcher removes the file
 
 
+def _control(raw: Any) -> Control:
+    return Control(
+        int(raw.generation),
+        int(raw.policy),
+        int(raw.allocation),
+        tuple((int(b.vram_bytes), int(b.virtual_bytes)) for b in raw.budget),
+    )
+
+
 class View:
     """An open segment; a context manager.  Not for use by two threads at once."""
 
     def __init__(self, path: Path | str, *, writable: bool = False) -> None:
         self._lib, self._ffi = native().lib, native().ffi
         self._error = self._ffi.new("emuv_error_t *")
-        self._copy = self._ffi.new("emuv_segment_t *")
+        self._open, self._copy = self._of_its_kind()
         self._view = self._ffi.NULL
         made = self._ffi.new("emuv_segment_view_t **")
-        rc = self._lib.emuv_segment_open(os.fsencode(path), int(writable), made, self._error)
+        rc = self._open(os.fsencode(path), int(writable), made, self._error)
         if rc:
             _raise(rc, self._error)
         self._view = made[0]
+
+    def _of_its_kind(self) -> tuple[Any, Any]:
+        """How it is opened, and what it is copied to."""
+        return self._lib.emuv_segment_open, self._ffi.new("emuv_segment_t *")
 
     def __enter__(self) -> View:
         return self
@@ -143,14 +156,8 @@ class View:
         if rc and rc != -errno.EAGAIN:
             _raise(rc, self._error)
         raw = self._copy
-        control = Control(
-            int(raw.control.generation),
-            int(raw.control.policy),
-            int(raw.control.allocation),
-            tuple((int(b.vram_bytes), int(b.virtual_bytes)) for b in raw.control.budget),
-        )
         alive = bool(self._lib.emuv_segment_alive(raw))
-        return Snapshot(self._stats(raw), control, alive, bool(raw.keep))
+        return Snapshot(self._stats(raw), _control(raw.control), alive, bool(raw.keep))
 
     def replace_control(self, control: Control, *, force: bool = False) -> None:
         """Writes a control block over the one of ``control.generation``.
@@ -192,12 +199,13 @@ class View:
             emuv_version=self._text(raw.emuv_version),
             is_simulated=bool(raw.is_sim),
             driver_version=int(raw.driver_version),
-            policy=_word(POLICIES, control.policy),
-            allocation=_word(ALLOCATIONS, control.allocation),
+            policy=word(POLICIES, control.policy),
+            allocation=word(ALLOCATIONS, control.allocation),
             generation=int(control.generation),
             applied_generation=int(raw.applied_generation),
             budget_settled=control.generation % 2 == 0,
             counters_settled=raw.counters_seq % 2 == 0,
+            shared=bool(raw.n_devices and raw.device[0].flags & self._lib.EMUV_DEVICE_SHARED),
             devices=tuple(self._device(raw, i) for i in range(raw.n_devices)),
         )
 
@@ -243,8 +251,96 @@ class View:
             clipped_calls=int(row.clipped_calls),
             clipped_bytes=int(row.clipped_bytes),
             movable_bytes=int(row.movable_bytes),
+            others_physical_bytes=int(row.others_physical_bytes),
+            others_used_bytes=int(row.others_used_bytes),
+            pci_bus_id=_bus_id(int(row.pci)),
         )
 
 
-def _word(words: tuple[str, ...], index: int) -> str:
+@dataclass(frozen=True)
+class Slot:
+    """One process in a shared run's ledger; raw, for tests and the curious."""
+
+    index: int
+    owner: int
+    joining: bool
+    held: tuple[tuple[int, int], ...]  # (physical, used) by column
+    claimed: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """One reading of a shared run's file; each slot is of a moment of its own."""
+
+    run_id: str
+    name: str
+    control: Control
+    cards: tuple[int, ...]  # by column
+    slots: tuple[Slot, ...]
+
+
+class RunView(View):
+    """An open file of a shared run (csrc/common/emuv_shared.h)."""
+
+    def _of_its_kind(self) -> tuple[Any, Any]:
+        return self._lib.emuv_shared_open, self._ffi.new("emuv_shared_t *")
+
+    def __enter__(self) -> RunView:
+        return self
+
+    def read(self) -> Snapshot:
+        """Not of a run: see :meth:`read_run`."""
+        raise SegmentError("this is the file of a run, not of a process")
+
+    def read_run(self, *, slots: bool = False) -> RunSnapshot:
+        """The control block, consistent; with ``slots`` what each process holds."""
+        if self._view == self._ffi.NULL:
+            raise SegmentError("the file is closed")
+        rc = self._lib.emuv_shared_snapshot(self._view, self._copy, self._error)
+        if rc:
+            _raise(rc, self._error)
+        raw, joining = self._copy, int(self._lib.EMUV_OWNER_JOINING)
+        cards = tuple(int(card) for card in raw.card if card)
+        found = []
+        for i in range(min(int(raw.high), int(self._lib.EMUV_SHARED_SLOTS)) if slots else 0):
+            owner, rows = int(raw.owner[i]), raw.row[i]
+            if owner:
+                columns = [rows[column] for column in range(len(cards))]
+                held = tuple((int(c.held_physical), int(c.held_used)) for c in columns)
+                claimed = tuple((int(c.claimed_physical), int(c.claimed_used)) for c in columns)
+                found.append(Slot(i, owner, owner >= joining, held, claimed))
+        return RunSnapshot(
+            self._text(raw.run_id), self._text(raw.name), _control(raw.control), cards, tuple(found)
+        )
+
+
+def make_run(directory: Path | str, run_id: str, name: str, control: Control) -> None:
+    """Makes the file of a shared run, led by this process, unless it is there."""
+    ffi, lib = native().ffi, native().lib
+    start, error = ffi.new("emuv_shared_start_t *"), ffi.new("emuv_error_t *")
+    start.run_id, start.name = run_id.encode(), name.encode()
+    start.control.policy, start.control.allocation = control.policy, control.allocation
+    for i, (vram, virtual) in enumerate(control.budgets):
+        start.control.budget[i].vram_bytes, start.control.budget[i].virtual_bytes = vram, virtual
+    rc = lib.emuv_shared_make(os.fsencode(directory), start, error)
+    if rc:
+        _raise(rc, error)
+
+
+def sweep_run(path: Path | str) -> bool:
+    """Removes the file of a shared run that nobody uses any more; whether it did."""
+    error = native().ffi.new("emuv_error_t *")
+    return bool(native().lib.emuv_shared_sweep(os.fsencode(path), error) == 1)
+
+
+def _bus_id(packed: int) -> str | None:
+    """0000:01:00.0, from emuv_device_counters_t.pci."""
+    if not packed:
+        return None
+    at = packed - 1
+    return f"{at >> 16:04x}:{at >> 8 & 0xFF:02x}:{at >> 3 & 0x1F:02x}.{at & 7}"
+
+
+def word(words: tuple[str, ...], index: int) -> str:
+    """The name of an enumeration's value."""
     return words[index] if index < len(words) else "unknown"

@@ -8,33 +8,40 @@ from a file is ever signalled.  Every wait has a limit.
 
 Processes are keyed by their pid, as the controller's pid namespace has it: a
 process in a container that shares the directory but not the pids looks dead.
+Those of one `emuv-run` are a :class:`Run`; where it shares its budget, a change for
+any of them is one for all, also for those that start later.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import math
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from emuv_shim import _segment
-from emuv_shim._sizes import format_size
-from emuv_shim.budget import POLICIES, Budget, Policy
-from emuv_shim.errors import BudgetTooSmall, EmuvError, NotAttached, SegmentError, Stale
+from emuv_shim import _changes, _segment
+from emuv_shim._changes import BudgetChange as BudgetChange
+from emuv_shim._changes import DeviceChange as DeviceChange
+from emuv_shim.budget import Budget, Policy
+from emuv_shim.errors import EmuvError, NotAttached, SegmentError, Stale
 from emuv_shim.stats import Stats
 
 MAX_ENTRIES = 4096  # of a directory; more than that is not looked at
 KEEP_SECONDS = 24 * 3600  # how long a dead process's segment waits for its launcher
-_CHANGE_TRIES = 50
+_CHANGE_TRIES = 200
 _POLL_SECONDS = 0.01
+_COLLISION_SECONDS = 0.004  # between two tries to be the one who changes a budget
 _NAME = re.compile(r"([1-9][0-9]{0,9})-([1-9][0-9]{0,19})\.seg")
-_TEMPORARY = re.compile(r"\.new-" + _NAME.pattern)
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_TEMPORARY = re.compile(r"\.new-([1-9][0-9]{0,9})-([1-9][0-9]{0,19})(\.seg|-[\w-]+\.run)", re.A)
 
 
 class _Kept:
@@ -73,7 +80,7 @@ class Process:
 
     def budget(self, device: int = 0) -> Budget:
         """The budget of one of its devices, as it stands in the segment."""
-        row = _row(self.stats, device)
+        row = _changes.row_of(self.stats, device)
         return Budget._as_found(row.vram_bytes, row.virtual_bytes, self.stats.policy)
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +95,42 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Run:
+    """The living processes of one `emuv-run`; ``shared``: under one budget."""
+
+    run_id: str
+    name: str
+    shared: bool
+    processes: tuple[Process, ...]
+
+    @property
+    def total(self) -> Stats:
+        """Its processes as one: the rows of each card added up."""
+        return _changes.combined([process.stats for process in self.processes])
+
+    def to_json(self) -> dict[str, Any]:
+        """For :func:`json.dumps`; see schemas/ps.schema.json."""
+        total = self.total
+        return {
+            "run_id": self.run_id,
+            "name": self.name,
+            "shared": self.shared,
+            "pids": [process.pid for process in self.processes],
+            "devices": [
+                {
+                    "device": row.device,
+                    "pci_bus_id": row.pci_bus_id,
+                    "vram_bytes": row.vram_bytes,
+                    "virtual_bytes": row.virtual_bytes,
+                    "used_bytes": row.used_bytes,
+                    "physical_bytes": row.physical_bytes,
+                }
+                for row in total.devices
+            ],
+        }
+
+
+@dataclass(frozen=True)
 class Listing:
     """What a directory holds: sound segments by pid, and what was skipped."""
 
@@ -96,89 +139,33 @@ class Listing:
     warnings: tuple[SegmentWarning, ...]
     removed: tuple[str, ...] = ()
 
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Its living processes by run, in the order of their first processes."""
+        by_id: dict[str, list[Process]] = {}
+        for process in self.processes:
+            if process.alive and process.stats.run_id:
+                by_id.setdefault(process.stats.run_id, []).append(process)
+        return tuple(
+            Run(
+                run_id,
+                members[0].stats.name,
+                any(member.stats.shared for member in members),
+                tuple(members),
+            )
+            for run_id, members in by_id.items()
+        )
+
     def to_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`; see schemas/ps.schema.json."""
         return {
             "schema": 1,
             "directory": self.directory,
             "processes": [process.to_json() for process in self.processes],
+            "runs": [run.to_json() for run in self.runs if run.shared],
             "warnings": [warning.to_json() for warning in self.warnings],
             "removed": list(self.removed),
         }
-
-
-@dataclass(frozen=True)
-class DeviceChange:
-    """One device's budget before and after, and what it did not bring back.
-
-    ``demotable_bytes`` is what emuV may move to the host to get under the new
-    vram: the part of the promoted bytes, and of the program's own managed
-    memory, that lies above it.
-    ``unreclaimed_bytes`` is what lies above the new vram even then, in plain
-    device memory and contexts: only the program can free that.  With
-    ``physical = device + promoted + overhead`` and ``over = max(0, physical −
-    vram)``: ``demotable = min(over, promoted + movable)``, ``unreclaimed =
-    over − demotable``.  Both are 0 without a limit, and both are of the moment at
-    which the change had been written (and taken up, where that was waited for).
-    """
-
-    device: int
-    old: Budget
-    new: Budget
-    physical_bytes: int
-    demotable_bytes: int
-    unreclaimed_bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """For :func:`json.dumps`."""
-        return {
-            "device": self.device,
-            "old": _budget_json(self.old),
-            "new": _budget_json(self.new),
-            "physical_bytes": self.physical_bytes,
-            "demotable_bytes": self.demotable_bytes,
-            "unreclaimed_bytes": self.unreclaimed_bytes,
-        }
-
-
-@dataclass(frozen=True)
-class BudgetChange:
-    """The outcome of a change: what was written, and whether it is in force."""
-
-    pid: int
-    generation: int
-    applied: bool  # the process has taken it up; it does at its next allocation
-    repaired: bool  # an earlier controller had been killed while it wrote
-    devices: tuple[DeviceChange, ...]
-
-    @property
-    def old(self) -> dict[int, Budget]:
-        """The budgets before, by device."""
-        return {change.device: change.old for change in self.devices}
-
-    @property
-    def new(self) -> dict[int, Budget]:
-        """The budgets now, by device."""
-        return {change.device: change.new for change in self.devices}
-
-    @property
-    def unreclaimed_bytes(self) -> dict[int, int]:
-        """See :class:`DeviceChange`; by device."""
-        return {change.device: change.unreclaimed_bytes for change in self.devices}
-
-    def to_json(self) -> dict[str, Any]:
-        """For :func:`json.dumps`."""
-        return {
-            "schema": 1,
-            "pid": self.pid,
-            "generation": self.generation,
-            "applied": self.applied,
-            "repaired": self.repaired,
-            "devices": [change.to_json() for change in self.devices],
-        }
-
-
-_Edit = Callable[[int, Budget, "int | None"], Budget]  # device, old, card bytes -> new
 
 
 class Controller:
@@ -218,9 +205,12 @@ class Controller:
             name = f"{pid}-{ticks}.seg"
             names += [name] if ticks and name not in names else []
         processes: list[Process] = []
+        runs: dict[str, _segment.Control | None] = {}
         for name in names:
             match = _NAME.fullmatch(name)
             if match is None:
+                if name.endswith(".run") and _RUN.fullmatch(name[:-4]):
+                    continue  # read with the processes that share it
                 if not name.startswith("."):
                     warnings.append(self._warning(name, "is not named as a segment"))
                 continue
@@ -234,7 +224,7 @@ class Controller:
                     warnings.append(SegmentWarning(path, error.message, error.hint))
                 continue
             if process.alive or stale:
-                processes.append(process)
+                processes.append(self._under_its_run(process, runs))
         processes.sort(key=lambda process: (process.pid, process.start_ticks))
         self.warnings = tuple(warnings)
         return Listing(str(self.directory), tuple(processes), self.warnings)
@@ -272,6 +262,28 @@ class Controller:
         """The statistics of one living process; raises as :meth:`get`."""
         return self.get(pid).stats
 
+    def runs(self) -> list[Run]:
+        """The runs that have a living process."""
+        return [*self.scan().runs]
+
+    def find_run(self, text: str) -> Run:
+        """The run with this id, or its beginning (four characters at least), or this name.
+
+        Raises :class:`NotAttached` where there is none, or more than one.
+        """
+        runs = self.runs()
+        found = [run for run in runs if run.run_id == text] or [
+            run
+            for run in runs
+            if run.name == text or (len(text) >= 4 and run.run_id.startswith(text))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.run_id for run in found)
+            raise NotAttached(f"{text!r} is {len(found)} runs: {ids}", "give one of these")
+        raise NotAttached(f"no run {text!r} has a living process", "emuv ps lists them")
+
     def watch(self, interval: float = 1.0, *, count: int | None = None) -> Iterator[Listing]:
         """A listing every ``interval`` seconds, ``count`` times or until dropped."""
         _check_seconds("interval", interval, least=0.01)
@@ -295,6 +307,8 @@ class Controller:
         It takes effect at the process's next allocation; with ``wait_seconds``
         that is waited for.  What is held already stays: the result says how much
         of it lies above the new vram.  Percentages are of the device's memory.
+
+        Of a process in a shared run it is the run's budget that is set.
 
         The policy is the process's: it spills while any of its devices has a
         virtual, and a device without one is capped either way.
@@ -323,15 +337,39 @@ class Controller:
         Policy ``cap`` drops the virtual; ``None`` for virtual does too.
         """
 
-        def edit(_device: int, old: Budget, card: int | None) -> Budget:
-            kept = None if policy == "cap" else old.virtual
-            return Budget(
-                old.vram if isinstance(vram, _Kept) else vram,
-                kept if isinstance(virtual, _Kept) else virtual,
-                None if isinstance(policy, _Kept) else policy,
-            ).resolved(card)
+        return self._change(pid, _editor(vram, virtual, policy), device, wait_seconds)
 
-        return self._change(pid, edit, device, wait_seconds)
+    def update_run_budget(
+        self,
+        run: str,
+        *,
+        vram: str | int | _Kept | None = KEPT,
+        virtual: str | int | _Kept | None = KEPT,
+        policy: Policy | _Kept = KEPT,
+        device: int | None = None,
+        wait_seconds: float = 0.0,
+    ) -> tuple[BudgetChange, ...]:
+        """As :meth:`update_budget`, of a run (see :meth:`find_run`).
+
+        Where its budget is shared that is one change, which holds for processes that
+        start later too; else one for each of its living processes.
+        """
+        found = self.find_run(run)
+        edit = _editor(vram, virtual, policy)
+        if found.shared:
+            first = next(process for process in found.processes if process.stats.shared)
+            return (self._change(first.pid, edit, device, wait_seconds),)
+        changes: list[BudgetChange] = []
+        until = time.monotonic() + wait_seconds
+        for process in found.processes:
+            left = max(0.0, until - time.monotonic())
+            try:
+                changes.append(self._change(process.pid, edit, device, left))
+            except (NotAttached, Stale):  # it ended meanwhile
+                continue
+        if not changes:
+            raise Stale(f"run {found.run_id} has ended", "emuv ps lists those that run")
+        return tuple(changes)
 
     # Collecting
 
@@ -354,6 +392,9 @@ class Controller:
             if self._remove(Path(process.path).name):
                 removed.append(process.path)
         for name in self._names()[0]:
+            if name.endswith(".run") and _RUN.fullmatch(name[:-4]):
+                _segment.sweep_run(self.directory / name)
+                continue
             match = _TEMPORARY.fullmatch(name)
             if match is None or _segment.start_ticks(int(match[1])) == int(match[2]):
                 continue
@@ -410,73 +451,126 @@ class Controller:
             return False
         return True
 
+    def _run_path(self, run_id: str) -> Path:
+        if not _RUN.fullmatch(run_id):
+            raise SegmentError(f"the run is called {run_id!r}, which names no file")
+        return self.directory / f"{run_id}.run"
+
+    def _under_its_run(
+        self, process: Process, runs: dict[str, _segment.Control | None]
+    ) -> Process:
+        """With the budget as it stands in its run's file, where that is shared."""
+        run_id = process.stats.run_id
+        if not process.stats.shared or not process.alive:
+            return process
+        if run_id not in runs:
+            try:
+                with _segment.RunView(self._run_path(run_id)) as view:
+                    runs[run_id] = view.read_run().control
+            except SegmentError:
+                runs[run_id] = None  # removed by hand: what the process last took up is left
+        control = runs[run_id]
+        if control is None:
+            return process
+        return dataclasses.replace(process, stats=_changes.with_control(process.stats, control))
+
     def _change(
-        self, pid: int, edit: _Edit, device: int | None, wait_seconds: float
+        self, pid: int, edit: _changes.Edit, device: int | None, wait_seconds: float
     ) -> BudgetChange:
         _check_seconds("wait_seconds", wait_seconds, least=0.0)
         process = self.get(pid)
+        if process.stats.shared:
+            return self._change_run(process, edit, device, wait_seconds)
         with _segment.View(process.path, writable=True) as view:
-            for attempt in range(_CHANGE_TRIES):
+
+            def look() -> tuple[Stats, _segment.Control]:
                 before = view.read()
                 if not before.alive:
                     raise Stale(f"process {pid} has ended")
-                new, control = _edited(before, edit, device)
-                try:
-                    view.replace_control(control)
-                except SegmentError as error:
-                    last = attempt == _CHANGE_TRIES - 1
-                    if error.errno != errno.ESTALE or last:
-                        raise
-                    time.sleep(_POLL_SECONDS)
-                    continue
-                break
-            # Ours is the next even number; a later one is another controller's.
-            generation = (before.control.generation | 1) + 1
+                return before.stats, before.control
+
+            before, new, generation = _write(view, look, edit, device)
             after = _wait_applied(view, generation, wait_seconds)
-        stats = after.stats
         return BudgetChange(
             pid,
             generation,
-            stats.applied_generation >= generation,
-            not before.stats.budget_settled,
-            tuple(_outcome(before.stats, stats, i, budget) for i, budget in new.items()),
+            after.stats.applied_generation >= generation,
+            not before.budget_settled,
+            _changes.outcome(before, after.stats, new),
+        )
+
+    def _change_run(
+        self, process: Process, edit: _changes.Edit, device: int | None, wait_seconds: float
+    ) -> BudgetChange:
+        run_id = process.stats.run_id
+
+        def total() -> Stats:
+            found = [p.stats for p in self.scan().processes if p.stats.run_id == run_id]
+            members = [stats for stats in found if stats.shared]
+            if not members:
+                raise Stale(f"run {run_id} has ended")
+            return _changes.combined(members)
+
+        with _segment.RunView(self._run_path(run_id), writable=True) as view:
+
+            def look() -> tuple[Stats, _segment.Control]:
+                control = view.read_run().control
+                return _changes.with_control(total(), control), control
+
+            before, new, generation = _write(view, look, edit, device)
+        limit = time.monotonic() + wait_seconds
+        while (after := total()).applied_generation < generation and time.monotonic() < limit:
+            time.sleep(min(_POLL_SECONDS, max(0.0, limit - time.monotonic())))
+        return BudgetChange(
+            process.pid,
+            generation,
+            after.applied_generation >= generation,
+            not before.budget_settled,
+            _changes.outcome(before, after, new),
+            run_id,
         )
 
 
-def _edited(
-    before: _segment.Snapshot, edit: _Edit, device: int | None
-) -> tuple[dict[int, Budget], _segment.Control]:
-    """The new budgets by device, and the control block that holds them."""
-    stats, old = before.stats, before.control
-    budgets = [*old.budgets]
-    if not stats.devices:
-        raise EmuvError(f"process {stats.pid} sees no device", "there is nothing to budget")
-    if device is not None:
-        _row(stats, device)
-    new: dict[int, Budget] = {}
-    for row in stats.devices:
-        if device not in (None, row.device):
+def _editor(
+    vram: str | int | _Kept | None, virtual: str | int | _Kept | None, policy: Policy | _Kept
+) -> _changes.Edit:
+    """Leaves alone what is KEPT."""
+
+    def edit(_device: int, old: Budget, card: int | None) -> Budget:
+        kept = None if policy == "cap" else old.virtual
+        return Budget(
+            old.vram if isinstance(vram, _Kept) else vram,
+            kept if isinstance(virtual, _Kept) else virtual,
+            None if isinstance(policy, _Kept) else policy,
+        ).resolved(card)
+
+    return edit
+
+
+def _write(
+    view: _segment.View,
+    look: Callable[[], tuple[Stats, _segment.Control]],
+    edit: _changes.Edit,
+    device: int | None,
+) -> tuple[Stats, dict[int, Budget], int]:
+    """Writes a change over exactly what it was worked out from.
+
+    (what was there, the new budgets, the generation written.)  Other controllers may
+    come between: then what they wrote is what is changed.
+    """
+    for attempt in range(_CHANGE_TRIES):
+        before, old = look()
+        new, control = _changes.edited(before, old, edit, device)
+        try:
+            view.replace_control(control)
+        except SegmentError as error:
+            if error.errno != errno.ESTALE or attempt == _CHANGE_TRIES - 1:
+                raise
+            time.sleep(random.uniform(0.0, _COLLISION_SECONDS))
             continue
-        found = Budget._as_found(row.vram_bytes, row.virtual_bytes, stats.policy)
-        budget = edit(row.device, found, row.card_bytes)
-        vram = budget.vram_bytes
-        overhead = 0 if row.overhead_is_upper_bound else row.overhead_bytes or 0
-        if vram is not None and vram < overhead:
-            raise BudgetTooSmall(
-                f"a vram of {format_size(vram)} is less than what the contexts of process "
-                f"{stats.pid} take on device {row.device}, {format_size(overhead)}",
-                f"give at least {format_size(overhead)}",
-                vram_bytes=vram,
-                overhead_bytes=overhead,
-            )
-        new[row.device] = budget
-        unlimited = _segment.native().lib.EMUV_UNLIMITED
-        budgets[row.device] = (unlimited if vram is None else vram, budget.virtual_bytes)
-    spills = any(virtual for _, virtual in budgets[: len(stats.devices)])
-    policy: Literal["cap", "spill"] = "spill" if spills else "cap"
-    allocation = old.allocation if stats.allocation != "unknown" else 0
-    control = _segment.Control(old.generation, POLICIES.index(policy), allocation, tuple(budgets))
-    return new, control
+        # Ours is the next even number; a later one is another controller's.
+        return before, new, (old.generation | 1) + 1
+    raise AssertionError("not reached")
 
 
 def _wait_applied(view: _segment.View, generation: int, wait_seconds: float) -> _segment.Snapshot:
@@ -488,33 +582,6 @@ def _wait_applied(view: _segment.View, generation: int, wait_seconds: float) -> 
         if done or time.monotonic() >= limit:
             return after
         time.sleep(min(_POLL_SECONDS, max(0.0, limit - time.monotonic())))
-
-
-def _outcome(before: Stats, after: Stats, device: int, new: Budget) -> DeviceChange:
-    row, was = after.devices[device], before.devices[device]
-    old = Budget._as_found(was.vram_bytes, was.virtual_bytes, before.policy)
-    vram = new.vram_bytes
-    over = 0 if vram is None else max(0, row.physical_bytes - vram)
-    demotable = min(over, row.promoted_bytes + row.movable_bytes)
-    return DeviceChange(device, old, new, row.physical_bytes, demotable, over - demotable)
-
-
-def _row(stats: Stats, device: int) -> Any:
-    if isinstance(device, bool) or not 0 <= device < len(stats.devices):
-        raise EmuvError(
-            f"process {stats.pid} has no device {device}",
-            f"it sees {len(stats.devices)} device(s), counted from 0",
-        )
-    return stats.devices[device]
-
-
-def _budget_json(budget: Budget) -> dict[str, Any]:
-    return {
-        "vram_bytes": budget.vram_bytes,
-        "virtual_bytes": budget.virtual_bytes,
-        "visible_bytes": budget.visible_bytes,
-        "policy": budget.policy,
-    }
 
 
 def _check_seconds(what: str, seconds: float, *, least: float) -> None:

@@ -58,6 +58,9 @@ class DeviceStats:
     clipped_calls: int = 0  # the program's own hints that would have broken the budget
     clipped_bytes: int = 0  # of those: the bytes that were left where they are
     movable_bytes: int = 0  # of device_bytes: the program's own managed memory
+    others_physical_bytes: int = 0  # held by the others of a shared run, as last seen
+    others_used_bytes: int = 0
+    pci_bus_id: str | None = None  # where the card sits: 0000:01:00.0
 
     @property
     def used_bytes(self) -> int:
@@ -95,7 +98,9 @@ class DeviceStats:
     def free_bytes(self) -> int | None:
         """What the program is told is free; ``None`` without a limit."""
         visible = self.visible_bytes
-        return None if visible is None else max(0, visible - self.used_bytes)
+        if visible is None:
+            return None
+        return max(0, visible - self.used_bytes - self.others_used_bytes)
 
     @property
     def hint_bytes(self) -> int:
@@ -146,6 +151,7 @@ class Stats:
     budget_settled: bool  # false: a controller was killed while it wrote
     counters_settled: bool  # false: figures of several moments (killed, or too fast to read)
     devices: tuple[DeviceStats, ...]
+    shared: bool = False  # the budget is the whole run's
 
     def to_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`; see schemas/stats.schema.json."""
@@ -247,7 +253,13 @@ _int, _str, _bool, _maybe = _field(int), _field(str), _field(bool), _field(int, 
 
 def _checks(cls: type[Any], special: Mapping[str, _Check]) -> dict[str, _Check]:
     """A checker for every field of a dataclass, by its annotation."""
-    by_type = {"int": _int, "str": _str, "bool": _bool, "int | None": _maybe}
+    by_type = {
+        "int": _int,
+        "str": _str,
+        "bool": _bool,
+        "int | None": _maybe,
+        "str | None": _field(str, optional=True),
+    }
     return {f.name: special.get(f.name) or by_type[str(f.type)] for f in fields(cls)}
 
 

@@ -42,6 +42,7 @@ enum emuv_state { EMUV_STATE_RUNNING = 1, EMUV_STATE_EXITED = 2 };
 #define EMUV_DEVICE_SEEN 1u           /* the process has asked about the device */
 #define EMUV_DEVICE_OVERHEAD_KNOWN 2u /* context overhead could be measured */
 #define EMUV_DEVICE_OVERHEAD_UPPER 4u /* ... but only as an upper bound */
+#define EMUV_DEVICE_SHARED 8u          /* the budget is the whole run's (emuv_shared.h) */
 
 typedef struct {
 	uint64_t vram_bytes;    /* physical budget; EMUV_UNLIMITED: none */
@@ -82,7 +83,9 @@ typedef struct {
 	uint64_t clipped_calls;  /* the program's own hints that would have broken the budget */
 	uint64_t clipped_bytes;  /* ... their bytes that were left where they are */
 	uint64_t movable_bytes;  /* of device_bytes: the program's own managed memory */
-	uint64_t reserved[6];
+	uint64_t others_physical_bytes; /* the run's other processes, where the budget is shared, */
+	uint64_t others_used_bytes;     /* ... as this one last saw them */
+	uint64_t reserved[4];
 	uint64_t calls[EMUV_MAX_FUNCTIONS]; /* by index into hooks.def */
 } emuv_device_counters_t;
 
@@ -168,6 +171,8 @@ EMUV_AT(emuv_device_counters_t, pinned_bytes, 176);
 EMUV_AT(emuv_device_counters_t, clipped_calls, 184);
 EMUV_AT(emuv_device_counters_t, clipped_bytes, 192);
 EMUV_AT(emuv_device_counters_t, movable_bytes, 200);
+EMUV_AT(emuv_device_counters_t, others_physical_bytes, 208);
+EMUV_AT(emuv_device_counters_t, others_used_bytes, 216);
 EMUV_AT(emuv_device_counters_t, calls, 256);
 _Static_assert(sizeof(emuv_device_counters_t) == 2048, "emuv_device_counters_t grew");
 _Static_assert(sizeof(emuv_segment_t) == 66592, "emuv_segment_t grew");

@@ -32,16 +32,16 @@ static int64_t now_ms(void)
 }
 
 /* An OFD lock ends with its descriptor: a killed controller leaves none. */
-static int set_lock(int fd, short type)
+static int set_lock(const emuv_segment_view_t *view, short type)
 {
 	struct flock lock = {
 		.l_type = type,
 		.l_whence = SEEK_SET,
-		.l_start = EMUV_CONTROL_AT,
+		.l_start = view->control_at,
 		.l_len = (off_t)sizeof(emuv_control_t),
 	};
 
-	return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+	return fcntl(view->fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
 static int lock_control(const emuv_segment_view_t *view, emuv_error_t *error)
@@ -50,7 +50,7 @@ static int lock_control(const emuv_segment_view_t *view, emuv_error_t *error)
 	int rc;
 
 	for (;;) {
-		rc = set_lock(view->fd, F_WRLCK);
+		rc = set_lock(view, F_WRLCK);
 		if (rc != -EAGAIN && rc != -EACCES && rc != -EINTR)
 			break;
 		if (now_ms() >= limit)
@@ -88,7 +88,7 @@ static int check_control(const emuv_control_t *control, const char *path, emuv_e
 static int write_control(const emuv_segment_view_t *view, const uint64_t *expected,
 			 const emuv_control_t *control, emuv_error_t *error)
 {
-	const off_t fields_at = EMUV_CONTROL_AT + (off_t)offsetof(emuv_control_t, policy);
+	const off_t fields_at = view->control_at + (off_t)offsetof(emuv_control_t, policy);
 	const size_t fields = sizeof(*control) - offsetof(emuv_control_t, policy);
 	uint64_t generation, writing, written;
 	struct stat st;
@@ -96,9 +96,9 @@ static int write_control(const emuv_segment_view_t *view, const uint64_t *expect
 
 	if (fstat(view->fd, &st) < 0)
 		return -errno;
-	if (st.st_size != (off_t)sizeof(emuv_segment_t))
+	if (st.st_size != view->bytes)
 		return -ENODATA; /* a pwrite would grow a file that was cut off */
-	rc = emuv_segment_pread(view->fd, &generation, sizeof(generation), EMUV_GENERATION_AT);
+	rc = emuv_segment_pread(view->fd, &generation, sizeof(generation), view->control_at);
 	if (rc)
 		return rc;
 	if (expected && generation != *expected)
@@ -109,13 +109,13 @@ static int write_control(const emuv_segment_view_t *view, const uint64_t *expect
 	/* Odd already where a controller was killed in here; no other is now. */
 	writing = generation | 1;
 	written = writing + 1;
-	rc = emuv_segment_pwrite(view->fd, &writing, sizeof(writing), EMUV_GENERATION_AT);
+	rc = emuv_segment_pwrite(view->fd, &writing, sizeof(writing), view->control_at);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (rc == 0)
 		rc = emuv_segment_pwrite(view->fd, &control->policy, fields, fields_at);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (rc == 0)
-		rc = emuv_segment_pwrite(view->fd, &written, sizeof(written), EMUV_GENERATION_AT);
+		rc = emuv_segment_pwrite(view->fd, &written, sizeof(written), view->control_at);
 	return rc;
 }
 
@@ -132,7 +132,7 @@ static int change_control(emuv_segment_view_t *view, const uint64_t *expected,
 	if (rc)
 		return rc;
 	rc = write_control(view, expected, control, error);
-	set_lock(view->fd, F_UNLCK);
+	set_lock(view, F_UNLCK);
 	if (rc && rc != -ESTALE)
 		fail(error, rc, "the budget in segment '%s' cannot be changed: %s", view->path,
 		     strerror(-rc));

@@ -5,7 +5,7 @@
  * Invariants:
  *   - A file has its name only when it is complete, and its pages exist: a full
  *     tmpfs is an error here, never a SIGBUS in the program.
- *   - Only this file maps a segment, and only the one that it has just made.
+ *   - Of segments only this file maps one, and only the one that it has just made.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -31,7 +31,7 @@
  * Opens a directory that only its owner can enter.  Root may look into anyone's
  * (`any_owner`); nobody else may use one that is not theirs.
  */
-static int open_directory(const char *path, int any_owner, emuv_error_t *error)
+int emuv_segment_open_directory(const char *path, int any_owner, emuv_error_t *error)
 {
 	struct stat st;
 	int fd, rc;
@@ -69,7 +69,7 @@ static int open_directory(const char *path, int any_owner, emuv_error_t *error)
 
 int emuv_segment_directory_check(const char *path, emuv_error_t *error)
 {
-	int fd = open_directory(path, 1, error);
+	int fd = emuv_segment_open_directory(path, 1, error);
 
 	if (fd < 0)
 		return fd;
@@ -127,7 +127,7 @@ int emuv_segment_directory(char *path, size_t path_bytes, int create, emuv_error
 		return fail(error, rc, "segment directory '%s' cannot be made: %s; set "
 			    "EMUV_RUNTIME_DIR to a directory of your own", path, strerror(-rc));
 	}
-	fd = open_directory(path, 0, error);
+	fd = emuv_segment_open_directory(path, 0, error);
 	if (fd < 0)
 		return fd;
 	close(fd);
@@ -169,22 +169,22 @@ static int give_name(int directory, int fd, const char *temporary, const char *n
 }
 
 /* Makes room for the whole file and fills it; the pages exist afterwards. */
-static int fill_file(int fd, const emuv_segment_t *initial)
+int emuv_segment_fill(int fd, size_t size, const void *initial, size_t bytes)
 {
 	struct rlimit limit;
 	int rc;
 
 	/* Beyond the limit the kernel would send SIGXFSZ, which ends programs. */
-	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < sizeof(*initial))
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < size)
 		return -EFBIG;
-	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)sizeof(*initial)) < 0)
+	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)size) < 0)
 		return -errno;
 	do {
-		rc = posix_fallocate(fd, 0, (off_t)sizeof(*initial));
+		rc = posix_fallocate(fd, 0, (off_t)size);
 	} while (rc == EINTR);
 	if (rc)
 		return -rc;
-	return emuv_segment_pwrite(fd, initial, sizeof(*initial), 0);
+	return emuv_segment_pwrite(fd, initial, bytes, 0);
 }
 
 /*
@@ -200,7 +200,7 @@ static int make_file(int directory, const emuv_segment_t *initial, const char *n
 
 	fd = openat(directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd >= 0) {
-		rc = fill_file(fd, initial);
+		rc = emuv_segment_fill(fd, sizeof(*initial), initial, sizeof(*initial));
 		if (rc == 0)
 			rc = give_name(directory, fd, NULL, name);
 		if (rc == 0)
@@ -214,7 +214,7 @@ static int make_file(int directory, const emuv_segment_t *initial, const char *n
 	fd = openat(directory, temporary, flags | O_CREAT | O_EXCL, 0600);
 	if (fd < 0)
 		return -errno;
-	rc = fill_file(fd, initial);
+	rc = emuv_segment_fill(fd, sizeof(*initial), initial, sizeof(*initial));
 	if (rc)
 		unlinkat(directory, temporary, 0);
 	else
@@ -246,7 +246,7 @@ int emuv_segment_create(const char *directory, const emuv_segment_t *initial,
 		return fail(error, -ENAMETOOLONG, "the path of a segment in '%s' is longer than "
 			    "%zu bytes; set EMUV_RUNTIME_DIR to a shorter one", directory,
 			    path_bytes);
-	at = open_directory(directory, 0, error);
+	at = emuv_segment_open_directory(directory, 0, error);
 	if (at < 0)
 		return at;
 	fd = make_file(at, initial, name);

@@ -105,7 +105,7 @@ static int check_header(const emuv_segment_t *header, const char *path, emuv_err
 	return 0;
 }
 
-static int check_file(int fd, const char *path, emuv_error_t *error)
+static int check_file(int fd, const char *path, off_t bytes, emuv_error_t *error)
 {
 	struct stat st;
 
@@ -123,39 +123,47 @@ static int check_file(int fd, const char *path, emuv_error_t *error)
 			    path, (unsigned int)(st.st_mode & 0777));
 	if (st.st_nlink == 0)
 		return fail(error, -ENOENT, "segment '%s' is gone", path);
-	if (st.st_size != (off_t)sizeof(emuv_segment_t))
-		return fail(error, -EBADMSG, "'%s' has %lld bytes, and a segment has %zu; remove "
-			    "it", path, (long long)st.st_size, sizeof(emuv_segment_t));
+	if (st.st_size != bytes)
+		return fail(error, -EBADMSG, "'%s' has %lld bytes, and a segment has %lld; remove "
+			    "it", path, (long long)st.st_size, (long long)bytes);
 	return 0;
+}
+
+int emuv_segment_open_file(const char *path, emuv_segment_view_t *view, emuv_error_t *error)
+{
+	/* O_NONBLOCK: a FIFO put here must not hold us. */
+	const int flags = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+	size_t length = strlen(path);
+	int rc;
+
+	view->fd = -1;
+	if (length >= sizeof(view->path))
+		return fail(error, -ENAMETOOLONG, "the path of a segment is %zu bytes long",
+			    length);
+	memcpy(view->path, path, length + 1);
+	view->fd = open(path, (view->writable ? O_RDWR : O_RDONLY) | flags);
+	if (view->fd < 0) {
+		rc = -errno;
+		if (rc == -ELOOP)
+			return fail(error, rc, "'%s' is a link, so no segment; remove it", path);
+		return fail(error, rc, "segment '%s' cannot be opened: %s", path, strerror(-rc));
+	}
+	return check_file(view->fd, path, view->bytes, error);
 }
 
 int emuv_segment_open(const char *path, int writable, emuv_segment_view_t **view,
 		      emuv_error_t *error)
 {
-	/* O_NONBLOCK: a FIFO put here must not hold us. */
-	const int flags = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-	emuv_segment_view_t *made;
-	size_t length = strlen(path);
+	emuv_segment_view_t *made = malloc(sizeof(*made));
 	int rc;
 
 	*view = NULL;
-	if (length >= sizeof(made->path))
-		return fail(error, -ENAMETOOLONG, "the path of a segment is %zu bytes long",
-			    length);
-	made = malloc(sizeof(*made));
 	if (!made)
 		return fail(error, -ENOMEM, "no memory to open segment '%s'", path);
-	memcpy(made->path, path, length + 1);
 	made->writable = writable;
-	made->fd = open(path, (writable ? O_RDWR : O_RDONLY) | flags);
-	if (made->fd < 0) {
-		rc = -errno;
-		free(made);
-		if (rc == -ELOOP)
-			return fail(error, rc, "'%s' is a link, so no segment; remove it", path);
-		return fail(error, rc, "segment '%s' cannot be opened: %s", path, strerror(-rc));
-	}
-	rc = check_file(made->fd, path, error);
+	made->control_at = EMUV_CONTROL_AT;
+	made->bytes = (off_t)sizeof(emuv_segment_t);
+	rc = emuv_segment_open_file(path, made, error);
 	if (rc == 0) {
 		emuv_segment_t *header = malloc(sizeof(*header));
 
@@ -182,7 +190,8 @@ void emuv_segment_close(emuv_segment_view_t *view)
 {
 	if (!view)
 		return;
-	close(view->fd);
+	if (view->fd >= 0)
+		close(view->fd);
 	free(view);
 }
 
@@ -285,9 +294,10 @@ static int read_stat(int32_t pid, char *state, long *threads, uint64_t *start)
 	do {
 		got = read(fd, text, sizeof(text) - 1);
 	} while (got < 0 && errno == EINTR);
+	field = errno;
 	close(fd);
 	if (got <= 0)
-		return -ESRCH;
+		return got < 0 ? -field : -ESRCH;
 	text[got] = '\0';
 	at = strrchr(text, ')'); /* field 2, the name, may hold anything */
 	if (!at || at[1] != ' ')
@@ -322,16 +332,31 @@ uint64_t emuv_start_ticks(int32_t pid)
 	return start;
 }
 
+int emuv_process_look(int32_t pid, uint64_t *start_ticks)
+{
+	long threads;
+	char state;
+	int rc = read_stat(pid, &state, &threads, start_ticks);
+
+	if (rc)
+		return rc == -ESRCH ? -ENOENT : rc;
+	/* A first thread that has ended looks like a zombie while others run. */
+	return !((state == 'Z' && threads <= 1) || state == 'X');
+}
+
 int emuv_segment_alive(const emuv_segment_t *copy)
 {
 	uint64_t start;
-	long threads;
-	char state;
 
-	if (copy->pid <= 0 || read_stat(copy->pid, &state, &threads, &start))
-		return 0;
-	/* A first thread that has ended looks like a zombie while others run. */
-	if ((state == 'Z' && threads <= 1) || state == 'X')
-		return 0;
-	return start == copy->start_ticks;
+	return copy->pid > 0 && emuv_process_look(copy->pid, &start) == 1 &&
+	       start == copy->start_ticks;
+}
+
+int32_t emuv_own_pid(void)
+{
+	char text[32] = "";
+	ssize_t n = readlink("/proc/self", text, sizeof(text) - 1);
+	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
+
+	return pid > 0 ? (int32_t)pid : getpid();
 }

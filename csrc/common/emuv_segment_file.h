@@ -77,6 +77,18 @@ int emuv_segment_alive(const emuv_segment_t *copy);
 uint64_t emuv_start_ticks(int32_t pid);
 
 /*
+ * 1 and its start time where the process lives; 0: it is dead, but not yet waited for;
+ * -ENOENT: /proc has no such process; another -errno: it could not be looked at.
+ */
+int emuv_process_look(int32_t pid, uint64_t *start_ticks);
+
+/*
+ * The process's number as /proc has it, which is where readers look: under
+ * `unshare --pid` with the outer /proc it is not what getpid() says.
+ */
+int32_t emuv_own_pid(void);
+
+/*
  * Writes a new control block.  Writers exclude one another by an OFD lock on
  * the file; `generation` goes odd, then even and larger.
  */

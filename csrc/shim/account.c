@@ -8,29 +8,49 @@
 
 bool emuv_account_reserve(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
 {
-	bool granted = false;
+	emuv_budget_device_t *d = &g_books.devices[device];
+	emuv_attempt_t attempt = { 0 };
+	bool granted, wanted;
 
-	emuv_books_lock();
-	emuv_books_refresh(device);
-	if (!emuv_ledger_promise(&g_books.ledger)) {
-		granted = how >> EMUV_POOL_SHIFT ?
-				  emuv_books_pool_reserve(device, bytes, how, grant) :
-				  emuv_budget_reserve(&g_books.devices[device], bytes, how, grant);
-		if (granted) {
-			emuv_books_publish(device);
-			grant->nearly = emuv_budget_nearly_full(&g_books.devices[device]);
-		} else {
-			emuv_ledger_unpromise(&g_books.ledger);
+	do {
+		emuv_pool_t *pool = emuv_books_pool(how >> EMUV_POOL_SHIFT), before = { 0 };
+		uint64_t unsure;
+
+		granted = wanted = false;
+		emuv_books_lock();
+		emuv_books_look(device, &attempt);
+		unsure = d->unsure;
+		if (!emuv_ledger_promise(&g_books.ledger)) {
+			if (pool)
+				before = *pool;
+			wanted = pool ? emuv_books_pool_reserve(device, bytes, how, grant) :
+					emuv_budget_reserve(d, bytes, how, grant);
+			granted = wanted && grant->placement == EMUV_PLACED_DEVICE;
+			/* An estimate may prove too low: it is looked at afterwards. */
+			granted = emuv_books_settle(device, &attempt, granted,
+						    how & EMUV_ESTIMATE ? d->unsure - unsure : 0) &&
+				  wanted;
+			if (wanted && !granted) {
+				emuv_budget_release(d, grant);
+				if (pool)
+					emuv_books_pool_undo(pool, &before);
+			}
+			if (granted) {
+				emuv_books_publish(device);
+				grant->nearly = emuv_budget_nearly_full(d);
+			} else {
+				emuv_ledger_unpromise(&g_books.ledger);
+			}
 		}
-	}
-	emuv_books_unlock();
+		emuv_books_unlock();
+	} while (!granted && emuv_books_again(&attempt));
 	return granted;
 }
 
 void emuv_account_denied(CUdevice device, uint64_t bytes)
 {
-	char asked[32], free_text[32], vram[32];
-	uint64_t free_bytes, vram_bytes;
+	char asked[32], free_text[32], vram[32], others[32];
+	uint64_t free_bytes, vram_bytes, others_bytes;
 	bool first;
 
 	emuv_books_lock();
@@ -38,13 +58,16 @@ void emuv_account_denied(CUdevice device, uint64_t bytes)
 	emuv_books_publish(device);
 	free_bytes = emuv_budget_free(&g_books.devices[device]);
 	vram_bytes = g_books.devices[device].vram;
+	others_bytes = g_books.devices[device].counters.others_used_bytes;
 	first = !g_books.said_denial;
 	g_books.said_denial = true;
 	emuv_books_unlock();
 	if (first)
-		emuv_say("device %d: refused %s, %s left of the budget (vram %s); "
+		emuv_say("device %d: refused %s, %s left of the budget (vram %s%s%s); "
 			 "counted from here on", device, emuv_size_text(bytes, asked),
-			 emuv_size_text(free_bytes, free_text), emuv_size_text(vram_bytes, vram));
+			 emuv_size_text(free_bytes, free_text), emuv_size_text(vram_bytes, vram),
+			 others_bytes ? ", of which the run's other processes hold " : "",
+			 others_bytes ? emuv_size_text(others_bytes, others) : "");
 }
 
 void emuv_account_commit(CUdevice device, const emuv_grant_t *grant, emuv_entry_t *entry,
@@ -126,15 +149,23 @@ void emuv_account_restore(const emuv_entry_t *entry)
 
 bool emuv_account_extend(CUdevice device, emuv_grant_t *grant, uint64_t bytes)
 {
+	emuv_budget_device_t *d = &g_books.devices[device];
+	emuv_attempt_t attempt = { 0 };
+	bool granted, wanted;
 	emuv_grant_t more;
-	bool granted;
 
-	emuv_books_lock();
-	granted = emuv_budget_reserve(&g_books.devices[device], bytes, 0, &more);
-	if (granted)
-		grant->bytes += bytes;
-	emuv_books_publish(device);
-	emuv_books_unlock();
+	do {
+		emuv_books_lock();
+		emuv_books_look(device, &attempt);
+		wanted = emuv_budget_reserve(d, bytes, 0, &more);
+		granted = emuv_books_settle(device, &attempt, wanted, 0) && wanted;
+		if (granted)
+			grant->bytes += bytes;
+		else if (wanted)
+			emuv_budget_release(d, &more);
+		emuv_books_publish(device);
+		emuv_books_unlock();
+	} while (!granted && emuv_books_again(&attempt));
 	return granted;
 }
 

@@ -222,8 +222,13 @@ void emuv_account_call(CUdevice device, int function);
 void emuv_account_uncounted(CUdevice device);
 bool emuv_account_eager(void);
 
-/* Start of a process's books; `segment` carries header and control. */
-void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices);
+/*
+ * Start of a process's books; `segment` carries header and control, `share` (or NULL)
+ * is the process's part in a budget of the whole run.
+ */
+struct emuv_share;
+void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices,
+			struct emuv_share *share);
 void emuv_account_card(CUdevice device, uint64_t card_bytes, uint64_t pci, bool can_spill);
 /* A forked child knows nothing. */
 void emuv_account_fork_child(void);

@@ -46,20 +46,27 @@ void emuv_account_context_gone(CUcontext context, uint64_t mark)
 bool emuv_account_overhead(CUdevice device, uint64_t bytes, uint64_t flags, bool owed)
 {
 	emuv_budget_device_t *d = &g_books.devices[device];
-	bool fits;
+	emuv_attempt_t attempt = { 0 };
+	bool wanted, fits;
 
-	emuv_books_lock();
-	emuv_books_refresh(device);
-	fits = emuv_budget_overhead(d, bytes);
-	if (!fits && owed) {
-		fits = true;
-		d->counters.overhead_bytes += bytes;
-		emuv_budget_held(d);
-		emuv_books_weigh(device); /* heads make room for it */
-	}
-	d->counters.flags |= flags;
-	emuv_books_publish(device);
-	emuv_books_unlock();
+	do {
+		emuv_books_lock();
+		emuv_books_look(device, &attempt);
+		wanted = emuv_budget_overhead(d, bytes);
+		fits = emuv_books_settle(device, &attempt, wanted, 0) && wanted;
+		if (wanted && !fits)
+			d->counters.overhead_bytes -= bytes;
+		if (!fits && owed && !attempt.again) {
+			fits = true;
+			d->counters.overhead_bytes += bytes;
+			emuv_books_weigh(device); /* heads make room for it */
+		}
+		if (fits)
+			emuv_budget_held(d);
+		d->counters.flags |= flags;
+		emuv_books_publish(device);
+		emuv_books_unlock();
+	} while (!fits && emuv_books_again(&attempt));
 	return fits;
 }
 

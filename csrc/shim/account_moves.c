@@ -64,6 +64,7 @@ static bool take_up(emuv_entry_t *entry, emuv_extent_t *run, emuv_move_t *move)
 {
 	emuv_budget_device_t *d = &g_books.devices[entry->device];
 	emuv_extents_t *map = emuv_books_map(entry);
+	emuv_attempt_t once = { 0 };
 	uint64_t bytes;
 
 	if (!emuv_extents_vacant(map, EMUV_EXTENTS_CHANGE))
@@ -72,10 +73,15 @@ static bool take_up(emuv_entry_t *entry, emuv_extent_t *run, emuv_move_t *move)
 	case 0:
 		run->end = fitting(entry, run->start, run->end, emuv_budget_room(d));
 		bytes = emuv_books_block_bytes(entry, run->start, run->end);
+		d->counters.resident_bytes += bytes;
+		/* A hint need not be taken: others of a shared run that claim the room have it. */
+		if (!emuv_books_settle(entry->device, &once, true, 0)) {
+			d->counters.resident_bytes -= bytes;
+			return false;
+		}
 		emuv_extents_set(map, run->start, run->end, EMUV_TAG(move->ticket, EMUV_NEW),
 				 move->owner);
 		entry->resident += bytes;
-		d->counters.resident_bytes += bytes;
 		return run->end > run->start;
 	case EMUV_ARRIVING:
 		if (run->owner != move->owner)

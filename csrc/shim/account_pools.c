@@ -23,6 +23,11 @@ static emuv_pool_t *pool_of(unsigned int slot)
 	return slot && slot <= EMUV_MAX_POOLS ? &g_books.pools[slot - 1] : NULL;
 }
 
+emuv_pool_t *emuv_books_pool(unsigned int slot)
+{
+	return pool_of(slot);
+}
+
 /* Changes a pool, and with it what its device keeps. */
 static void put(emuv_pool_t *p, uint64_t live, uint64_t reserved, uint64_t unsure)
 {
@@ -138,6 +143,12 @@ bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
 	p->begun += worst;
 	put(p, p->live + bytes, p->reserved, p->unsure + worst - grows);
 	return true;
+}
+
+void emuv_books_pool_undo(emuv_pool_t *pool, const emuv_pool_t *before)
+{
+	put(pool, before->live, before->reserved, before->unsure);
+	*pool = *before;
 }
 
 void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone)
@@ -256,7 +267,9 @@ uint64_t emuv_account_excess(CUdevice device)
 	uint64_t held, excess = 0;
 
 	emuv_books_lock();
-	held = emuv_budget_physical(d) + d->others_physical + d->unsure;
+	emuv_books_refresh(device);
+	if (__builtin_add_overflow(emuv_budget_taken(d), d->counters.others_physical_bytes, &held))
+		held = UINT64_MAX;
 	if (d->vram != EMUV_UNLIMITED && held > d->vram)
 		excess = held - d->vram;
 	emuv_books_unlock();
@@ -268,18 +281,24 @@ uint64_t emuv_account_excess(CUdevice device)
 bool emuv_account_graph_reserve(CUdevice device, uint64_t bytes)
 {
 	emuv_budget_device_t *d = &g_books.devices[device];
-	bool fits;
+	emuv_attempt_t attempt = { 0 };
+	bool fits, wanted;
 
-	emuv_books_lock();
-	emuv_books_refresh(device);
-	fits = bytes <= emuv_budget_room(d) &&
-	       (d->vram == EMUV_UNLIMITED || bytes <= emuv_budget_free(d));
-	if (fits) {
-		d->counters.graph_bytes += bytes;
-		g_books.graph_pending[device] += bytes;
+	do {
+		emuv_books_lock();
+		emuv_books_look(device, &attempt);
+		wanted = bytes <= emuv_budget_room(d) &&
+			 (d->vram == EMUV_UNLIMITED || bytes <= emuv_budget_free(d));
+		if (wanted)
+			d->counters.graph_bytes += bytes;
+		fits = emuv_books_settle(device, &attempt, wanted, 0) && wanted;
+		if (fits)
+			g_books.graph_pending[device] += bytes;
+		else if (wanted)
+			d->counters.graph_bytes -= bytes;
 		emuv_books_publish(device);
-	}
-	emuv_books_unlock();
+		emuv_books_unlock();
+	} while (!fits && emuv_books_again(&attempt));
 	return fits;
 }
 

@@ -7,6 +7,9 @@ void emuv_account_report(CUdevice device, emuv_report_t *report)
 {
 	emuv_budget_device_t *d = &g_books.devices[device];
 
+	/* What the dead held is free. */
+	if (__builtin_expect(g_books.share != NULL, 0))
+		emuv_share_tidy(g_books.share);
 	emuv_books_lock();
 	emuv_books_refresh(device);
 	*report = (emuv_report_t){

@@ -179,18 +179,6 @@ static emuv_piece_t take_piece(emuv_entry_t *entry, uint32_t start, uint32_t end
 			       stop - offset, charged };
 }
 
-static uint64_t excess_of(CUdevice device, uint64_t want)
-{
-	uint64_t vram = g_books.devices[device].vram;
-	uint64_t stays = emuv_books_staying(device) + g_books.devices[device].others_physical;
-
-	if (vram == EMUV_UNLIMITED)
-		return 0;
-	if (__builtin_add_overflow(stays, want, &stays))
-		return UINT64_MAX;
-	return stays > vram ? stays - vram : 0;
-}
-
 static bool may_leave(const emuv_entry_t *entry, CUdevice device)
 {
 	return entry->kind == EMUV_KIND_MEMORY && entry->device == device && entry->resident &&
@@ -203,7 +191,9 @@ size_t emuv_account_demote(CUdevice device, uint64_t want, emuv_piece_t *pieces,
 	size_t n = 0;
 
 	emuv_books_lock();
-	excess = excess_of(device, want);
+	/* Of a shared run others may have made room meanwhile, or be about to. */
+	emuv_books_refresh(device);
+	excess = emuv_books_excess(device, want);
 	for (size_t i = 0; i < g_books.ledger.n_entries && n < max && excess; i++) {
 		emuv_entry_t *entry = &g_books.ledger.entries[i];
 		uint32_t start, end;
@@ -220,6 +210,7 @@ size_t emuv_account_demote(CUdevice device, uint64_t want, emuv_piece_t *pieces,
 	}
 	if (n < max)
 		__atomic_fetch_and(&g_books.over, ~(1u << device), __ATOMIC_RELAXED);
+	emuv_books_publish(device);
 	emuv_books_unlock();
 	return n;
 }
@@ -306,7 +297,8 @@ size_t emuv_account_unfree(CUdevice device, emuv_entry_t *ranges, size_t max)
 	size_t n = 0;
 
 	emuv_books_lock();
-	excess = excess_of(device, 0);
+	emuv_books_refresh(device);
+	excess = emuv_books_excess(device, 0);
 	for (size_t i = 0; i < g_books.ledger.n_entries && n < max && excess; i++) {
 		emuv_entry_t *entry = &g_books.ledger.entries[i];
 

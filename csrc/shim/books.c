@@ -27,6 +27,9 @@ void emuv_books_publish(CUdevice device)
 	__atomic_store_n(&segment->applied_generation, g_books.applied_generation,
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&segment->counters_seq, seq + 2, __ATOMIC_RELEASE);
+	if (__builtin_expect(g_books.share != NULL, 0))
+		emuv_share_publish(g_books.share, device, &g_books.devices[device],
+				   g_books.leaving[device]);
 }
 
 uint64_t emuv_books_staying(CUdevice device)
@@ -34,15 +37,36 @@ uint64_t emuv_books_staying(CUdevice device)
 	return emuv_budget_physical(&g_books.devices[device]) - g_books.leaving[device];
 }
 
+uint64_t emuv_books_excess(CUdevice device, uint64_t want)
+{
+	const emuv_budget_device_t *d = &g_books.devices[device];
+	uint64_t others = d->counters.others_physical_bytes;
+	uint64_t stays = emuv_books_staying(device);
+
+	others -= others < g_books.others_leaving[device] ? others : g_books.others_leaving[device];
+	if (d->vram == EMUV_UNLIMITED)
+		return 0;
+	if (__builtin_add_overflow(stays, others, &stays) ||
+	    __builtin_add_overflow(stays, want, &stays))
+		return UINT64_MAX;
+	return stays > d->vram ? stays - d->vram : 0;
+}
+
 void emuv_books_weigh(CUdevice device)
 {
 	const emuv_budget_device_t *d = &g_books.devices[device];
 
 	if ((d->counters.resident_bytes > g_books.leaving[device] || d->counters.movable_bytes) &&
-	    emuv_books_staying(device) > d->vram)
+	    emuv_books_excess(device, 0))
 		__atomic_fetch_or(&g_books.over, 1u << device, __ATOMIC_RELAXED);
 	else
 		__atomic_fetch_and(&g_books.over, ~(1u << device), __ATOMIC_RELAXED);
+}
+
+static void look_at_others(CUdevice device)
+{
+	emuv_share_look(g_books.share, device, &g_books.devices[device], NULL,
+			&g_books.others_leaving[device]);
 }
 
 static void apply(const emuv_control_t *control)
@@ -53,9 +77,34 @@ static void apply(const emuv_control_t *control)
 		d->vram = control->budget[i].vram_bytes;
 		d->virtual_bytes = control->budget[i].virtual_bytes;
 		d->policy = control->policy;
+		if (g_books.share)
+			look_at_others(i);
 		emuv_books_weigh(i);
 	}
 	__atomic_store_n(&g_books.allocation, control->allocation, __ATOMIC_RELAXED);
+}
+
+/* Of a shared run controllers write the run's block; the segment shows what came of it. */
+static void mirror(const emuv_control_t *control)
+{
+	emuv_control_t *shown = &g_books.segment->control;
+
+	__atomic_store_n(&shown->generation, control->generation | 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	__atomic_store_n(&shown->policy, control->policy, __ATOMIC_RELAXED);
+	__atomic_store_n(&shown->allocation, control->allocation, __ATOMIC_RELAXED);
+	for (int i = 0; i < EMUV_MAX_DEVICES; i++) {
+		__atomic_store_n(&shown->budget[i].vram_bytes, control->budget[i].vram_bytes,
+				 __ATOMIC_RELAXED);
+		__atomic_store_n(&shown->budget[i].virtual_bytes,
+				 control->budget[i].virtual_bytes, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&shown->generation, control->generation, __ATOMIC_RELEASE);
+}
+
+static bool makes_sense(const emuv_control_t *control)
+{
+	return control->policy <= EMUV_POLICY_SPILL && control->allocation <= EMUV_ALLOCATION_EAGER;
 }
 
 void emuv_books_refresh(CUdevice device)
@@ -63,15 +112,19 @@ void emuv_books_refresh(CUdevice device)
 	uint64_t generation = __atomic_load_n(&g_books.control->generation, __ATOMIC_ACQUIRE);
 	emuv_control_t control;
 
+	if (__builtin_expect(g_books.share != NULL, 0))
+		look_at_others(device);
 	if (generation == g_books.applied_generation)
 		return;
 	/* A controller in the middle of writing is looked at again at the next call. */
 	if (emuv_control_read(g_books.control, &control))
 		return;
 	/* Bytes from outside: what makes no sense is not taken up. */
-	if (control.policy > EMUV_POLICY_SPILL || control.allocation > EMUV_ALLOCATION_EAGER)
+	if (!makes_sense(&control))
 		return;
 	apply(&control);
+	if (g_books.share)
+		mirror(&control);
 	__atomic_store_n(&g_books.applied_generation, control.generation, __ATOMIC_RELAXED);
 	emuv_books_publish(device);
 }
@@ -150,18 +203,34 @@ void emuv_books_uncharge(const emuv_entry_t *entry)
 
 /* ---- start and fork ---- */
 
-void emuv_account_start(const emuv_config_t *config, emuv_segment_t *shared, int n_devices)
+void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, int n_devices,
+			emuv_share_t *share)
 {
+	emuv_control_t control = config->control;
+
 	emuv_books_lock();
-	g_books.segment = shared ? shared : &g_books.private_segment;
+	g_books.segment = segment ? segment : &g_books.private_segment;
 	g_books.control = &g_books.segment->control;
-	if (!shared)
-		g_books.segment->control = config->control;
+	if (!segment)
+		g_books.segment->control = control;
+	g_books.share = share;
+	if (share) {
+		emuv_control_t run;
+
+		/* The run's budget may have been changed since it began. */
+		g_books.control = &share->file->control;
+		if (!emuv_control_read(g_books.control, &run) && makes_sense(&run))
+			control = run;
+		mirror(&control);
+	}
 	/* What a controller has written since the file got its name counts as news. */
-	g_books.applied_generation = config->control.generation;
-	apply(&config->control);
-	for (int i = 0; i < n_devices; i++)
+	g_books.applied_generation = control.generation;
+	apply(&control);
+	for (int i = 0; i < n_devices; i++) {
+		if (share)
+			g_books.devices[i].counters.flags |= EMUV_DEVICE_SHARED;
 		emuv_books_publish(i);
+	}
 	emuv_books_unlock();
 }
 

@@ -14,6 +14,7 @@
 
 #include "account.h"
 #include "extents.h"
+#include "shared.h"
 
 /* A memory pool of the driver's: account_pools.c. */
 typedef struct {
@@ -39,6 +40,8 @@ typedef struct {
 	uint64_t leaving[EMUV_MAX_DEVICES]; /* charged as resident, on their way to the host */
 	uint64_t graph_pending[EMUV_MAX_DEVICES]; /* of graph_bytes: launches under way */
 	emuv_pool_t pools[EMUV_MAX_POOLS];
+	uint64_t others_leaving[EMUV_MAX_DEVICES]; /* ... of the run's other processes */
+	emuv_share_t *share; /* NULL: the budget is this process's alone */
 	uint64_t applied_generation; /* of the control block */
 	uint64_t last_serial;        /* of entries, in the order of entering */
 	uint64_t last_ticket;        /* of moves of spilled ranges' blocks */
@@ -49,7 +52,7 @@ typedef struct {
 	uint64_t vmm_homes[EMUV_MAX_DEVICES]; /* atomic; emuv_account_vmm_home */
 	/* Publishing goes to the private one until the process has a segment file. */
 	emuv_segment_t *segment;
-	const emuv_control_t *control; /* what controllers write: the segment's */
+	const emuv_control_t *control; /* what controllers write: the segment's, or the run's */
 	emuv_segment_t private_segment;
 } emuv_books_t;
 
@@ -67,10 +70,41 @@ static inline void emuv_books_unlock(void)
 
 /* Copies the device's counters out, but for calls[], which is counted in place. */
 void emuv_books_publish(CUdevice device);
-/* Takes up what a controller wrote; one atomic load when it wrote nothing. */
+/*
+ * Takes up what a controller wrote, and what the others of a shared run hold; one
+ * atomic load when there is neither.
+ */
 void emuv_books_refresh(CUdevice device);
+/* The same for a decision that may be made again; see shared.h. */
+static inline void emuv_books_look(CUdevice device, const emuv_attempt_t *attempt)
+{
+	emuv_books_refresh(device);
+	if (__builtin_expect(attempt->count_pending, 0))
+		emuv_share_look(g_books.share, device, &g_books.devices[device], attempt,
+				&g_books.others_leaving[device]);
+}
+/*
+ * After a decision that may have raised a device's charges; `full`: all was granted,
+ * on the device; `guess`: so much of the rise need not fit.  False: undo it, unlock, and
+ * ask emuv_books_again().
+ */
+static inline bool emuv_books_settle(CUdevice device, emuv_attempt_t *attempt, bool full,
+				     uint64_t guess)
+{
+	if (__builtin_expect(!g_books.share, 1))
+		return true;
+	return emuv_share_settle(g_books.share, device, &g_books.devices[device], attempt, full,
+				 guess);
+}
+/* Without the lock. */
+static inline bool emuv_books_again(emuv_attempt_t *attempt)
+{
+	return __builtin_expect(attempt->again, 0) && emuv_share_again(g_books.share, attempt);
+}
 /* What is charged as being on the device and not on its way to the host. */
 uint64_t emuv_books_staying(CUdevice device);
+/* What is on the device, ours and the others', and `want` more, beyond vram. */
+uint64_t emuv_books_excess(CUdevice device, uint64_t want);
 /* After vram fell or a head came back: does some of the heads have to leave? */
 void emuv_books_weigh(CUdevice device);
 /*
@@ -82,6 +116,10 @@ void emuv_books_enter(emuv_entry_t *entry);
 /* Of a pool (how >> EMUV_POOL_SHIFT), as emuv_budget_reserve. */
 bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
 			     emuv_grant_t *grant);
+/* The pool of a number, or NULL. */
+emuv_pool_t *emuv_books_pool(unsigned int slot);
+/* The pool is as it was before a reservation that did not stand. */
+void emuv_books_pool_undo(emuv_pool_t *pool, const emuv_pool_t *before);
 /* A pool's grant has become an entry, or was rolled back. */
 void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone);
 /* An entry with EMUV_ENTRY_POOL: entered as spilled, uncharged. */

@@ -9,7 +9,12 @@ uint64_t emuv_budget_physical(const emuv_budget_device_t *d)
 	       c->kept_bytes;
 }
 
-static uint64_t used(const emuv_budget_device_t *d)
+uint64_t emuv_budget_taken(const emuv_budget_device_t *d)
+{
+	return emuv_budget_physical(d) + d->unsure;
+}
+
+uint64_t emuv_budget_used(const emuv_budget_device_t *d)
 {
 	const emuv_device_counters_t *c = &d->counters;
 
@@ -20,13 +25,19 @@ void emuv_budget_held(emuv_budget_device_t *d)
 {
 	if (emuv_budget_physical(d) > d->counters.peak_physical_bytes)
 		d->counters.peak_physical_bytes = emuv_budget_physical(d);
-	if (used(d) > d->counters.peak_used_bytes)
-		d->counters.peak_used_bytes = used(d);
+	if (emuv_budget_used(d) > d->counters.peak_used_bytes)
+		d->counters.peak_used_bytes = emuv_budget_used(d);
+}
+
+/* What others write is not ours to trust: it must not wrap. */
+static uint64_t with_others(uint64_t own, uint64_t others)
+{
+	return own > UINT64_MAX - others ? UINT64_MAX : own + others;
 }
 
 uint64_t emuv_budget_room(const emuv_budget_device_t *d)
 {
-	uint64_t held = emuv_budget_physical(d) + d->others_physical + d->unsure;
+	uint64_t held = with_others(emuv_budget_taken(d), d->counters.others_physical_bytes);
 
 	if (d->vram == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
@@ -40,7 +51,7 @@ bool emuv_budget_nearly_full(const emuv_budget_device_t *d)
 
 bool emuv_budget_over(const emuv_budget_device_t *d)
 {
-	return emuv_budget_physical(d) + d->others_physical + d->unsure > d->vram;
+	return with_others(emuv_budget_taken(d), d->counters.others_physical_bytes) > d->vram;
 }
 
 uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
@@ -60,7 +71,7 @@ uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
 uint64_t emuv_budget_free(const emuv_budget_device_t *d)
 {
 	uint64_t visible = emuv_budget_visible(d);
-	uint64_t held = used(d) + d->others_used;
+	uint64_t held = with_others(emuv_budget_used(d), d->counters.others_used_bytes);
 
 	if (visible == EMUV_UNLIMITED)
 		return EMUV_UNLIMITED;
@@ -83,7 +94,7 @@ bool emuv_budget_reserve(emuv_budget_device_t *d, uint64_t bytes, unsigned int h
 			   !(how & EMUV_NOT_DEVICE);
 
 	/* With no limit nothing else keeps the sums from wrapping. */
-	if (bytes > EMUV_UNLIMITED - used(d))
+	if (bytes > EMUV_UNLIMITED - emuv_budget_used(d))
 		return false;
 	if (fits_device && !(how & EMUV_MUST_SPILL)) {
 		*grant = (emuv_grant_t){ .placement = EMUV_PLACED_DEVICE, .bytes = bytes };
@@ -137,6 +148,5 @@ bool emuv_budget_overhead(emuv_budget_device_t *d, uint64_t bytes)
 	if (bytes > emuv_budget_room(d))
 		return false;
 	d->counters.overhead_bytes += bytes;
-	emuv_budget_held(d);
 	return true;
 }

@@ -7,7 +7,8 @@
  *                                                            = vram + virtual
  *
  * by emuV's doing.  What pools keep is on the device but not used: it can be had
- * back.  Where several processes share a budget, the others' sums count too.
+ * back.  Where several processes share a budget, the others' sums count too
+ * (counters.others_*, 0 where nobody shares it).
  *
  * `overhead` is measured after the fact and `vram` may be lowered under what is
  * held, so both sums may exceed their limit for a while; nothing is granted then.
@@ -29,8 +30,6 @@ typedef struct {
 	uint64_t virtual_bytes;
 	uint32_t policy;       /* enum emuv_policy */
 	uint32_t can_spill;    /* the device takes managed memory as spilling needs it */
-	uint64_t others_physical; /* of the processes that share the budget; 0: none */
-	uint64_t others_used;
 	uint64_t unsure; /* what pools may keep beyond kept_bytes: account_pools.c */
 	emuv_device_counters_t counters;
 } emuv_budget_device_t;
@@ -74,6 +73,10 @@ void emuv_budget_spilled(emuv_budget_device_t *device, const emuv_grant_t *grant
 
 /* What is charged as being on the device. */
 uint64_t emuv_budget_physical(const emuv_budget_device_t *device);
+/* ... and what pools may have taken besides: nobody else can have it. */
+uint64_t emuv_budget_taken(const emuv_budget_device_t *device);
+/* What is charged in all. */
+uint64_t emuv_budget_used(const emuv_budget_device_t *device);
 /* Room for plain device memory; 0 when over. */
 uint64_t emuv_budget_room(const emuv_budget_device_t *device);
 /* vram + virtual, no more than the card where vram is; EMUV_UNLIMITED when not limited. */
@@ -84,7 +87,10 @@ uint64_t emuv_budget_free(const emuv_budget_device_t *device);
 bool emuv_budget_nearly_full(const emuv_budget_device_t *device);
 /* More is held than vram allows. */
 bool emuv_budget_over(const emuv_budget_device_t *device);
-/* Charges a context's own memory; false (nothing charged) when vram cannot hold it. */
+/*
+ * Charges a context's own memory; false (nothing charged) when vram cannot hold it.
+ * The peaks are the caller's to move.
+ */
 bool emuv_budget_overhead(emuv_budget_device_t *device, uint64_t bytes);
 
 #endif

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "emuv_environ.h"
+#include "emuv_shared.h"
 
 /* Decimal digits up to a comma or the end; advances *text. */
 static int number(const char **text, uint64_t *value)
@@ -183,6 +184,12 @@ void emuv_config_read(emuv_config_t *config)
 	value = emuv_environ("EMUV_KEEP_DEVICE");
 	if (value && emuv_config_keep(value, &config->keep_device))
 		refuse(config, "EMUV_KEEP_DEVICE", value, "'BYTES-BYTES' or 'library', between commas");
+	value = emuv_environ("EMUV_SHARED");
+	config->shared = value && strcmp(value, "1") == 0;
+	if (value && !config->shared && value[0] && strcmp(value, "0") != 0)
+		refuse(config, "EMUV_SHARED", value, "'1' or '0'");
+	if (config->shared && !emuv_shared_run_id_valid(config->run_id))
+		refuse(config, "EMUV_RUN", config->run_id, "the id of a run, which EMUV_SHARED=1 needs");
 	if (config->driver[0] != '/')
 		refuse(config, "EMUV_DRIVER", config->driver, "the absolute path of libcuda.so.1");
 }

@@ -35,6 +35,7 @@ typedef struct {
 	int quiet;
 	emuv_keep_rules_t keep_device;
 	int adopted_from; /* the process whose environment this is; 0: this one's own */
+	int shared; /* the budget is the run's: emuv_shared.h */
 } emuv_config_t;
 
 /*

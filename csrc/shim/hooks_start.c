@@ -16,9 +16,13 @@ CUresult hook_cuInit(unsigned int flags)
 		emuv_hint("%s", config->hint);
 		return CUDA_ERROR_NOT_PERMITTED;
 	}
+	if (!emuv_lifecycle_join())
+		return CUDA_ERROR_NOT_PERMITTED;
 	result = g_real.cuInit(flags);
-	if (result)
+	if (result) {
+		emuv_lifecycle_unjoin();
 		return result;
+	}
 	emuv_lifecycle_start();
 	emuv_account_call(0, EMUV_FN_cuInit);
 	return CUDA_SUCCESS;

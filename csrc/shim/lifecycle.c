@@ -26,6 +26,7 @@
 #include "pools.h"
 #include "real.h"
 #include "resolve.h"
+#include "shared.h"
 
 /* CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS */
 #define CONCURRENT_MANAGED_ACCESS 89
@@ -45,6 +46,8 @@ static int driver_state = 1;         /* atomic: 0 open, 1 not tried, negative fa
 static emuv_segment_t *segment_file; /* mapped, or NULL */
 static char segment_path[PATH_MAX];
 static pid_t segment_owner; /* getpid() of the process that made it */
+static emuv_share_t *share; /* under start_lock: our part in a shared budget, or NULL */
+static int joiners;         /* under start_lock: threads between join and start or unjoin */
 
 const emuv_config_t *emuv_lifecycle_config(void)
 {
@@ -118,19 +121,6 @@ static void read_command(char *command, size_t bytes)
 			command[i] = ' ';
 }
 
-/*
- * The process's number as /proc has it, which is where readers look: under
- * `unshare --pid` with the outer /proc it is not what getpid() says.
- */
-static pid_t visible_pid(void)
-{
-	char text[32] = "";
-	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
-	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
-
-	return pid > 0 ? (pid_t)pid : getpid();
-}
-
 /* Makes the segment file; NULL where none can be made: the budget holds all the same. */
 static emuv_segment_t *make_segment(int n_devices)
 {
@@ -147,7 +137,7 @@ static emuv_segment_t *make_segment(int n_devices)
 	initial.magic = EMUV_SEGMENT_MAGIC;
 	initial.version = EMUV_SEGMENT_VERSION;
 	initial.size = sizeof initial;
-	initial.pid = visible_pid();
+	initial.pid = emuv_own_pid();
 	initial.uid = geteuid();
 	initial.start_ticks = emuv_start_ticks(initial.pid);
 	initial.created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
@@ -195,6 +185,20 @@ static uint64_t pci_of(CUdevice device)
 	return 1 + ((uint64_t)domain << 16 | (bus & 0xff) << 8 | (slot & 0x1f) << 3);
 }
 
+/* Which card it is, whatever number it has in this process: parts of a MIG card differ. */
+static uint64_t card_of(CUdevice device)
+{
+	uint64_t words[2] = { 0 };
+	CUuuid uuid;
+
+	_Static_assert(sizeof uuid == sizeof words, "a UUID has 16 bytes");
+	if (g_real.cuDeviceGetUuid_v2(&uuid, device))
+		return pci_of(device) ? pci_of(device) : 1 + (uint64_t)device;
+	memcpy(words, &uuid, sizeof words);
+	words[0] ^= (words[1] << 29 | words[1] >> 35) * UINT64_C(0x9e3779b97f4a7c15);
+	return words[0] ? words[0] : 1;
+}
+
 /* By one thread, with no lock: it asks the driver. */
 static void start_books(void)
 {
@@ -207,7 +211,9 @@ static void start_books(void)
 		n_devices = EMUV_MAX_DEVICES;
 	}
 	segment_file = make_segment(n_devices);
-	emuv_account_start(&config, segment_file, n_devices);
+	for (int i = 0; share && i < n_devices; i++)
+		emuv_share_card(share, i, card_of(i));
+	emuv_account_start(&config, segment_file, n_devices, share);
 	for (int i = 0; i < n_devices; i++) {
 		size_t card = 0;
 		int concurrent = 0;
@@ -225,6 +231,36 @@ static void start_books(void)
 			emuv_say("device %d cannot page managed memory on demand: nothing will be "
 				 "spilled there, past vram the program is out of memory", i);
 	}
+}
+
+bool emuv_lifecycle_join(void)
+{
+	bool joined;
+	int cancel;
+
+	if (!config.shared)
+		return true;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&start_lock);
+	if (!share)
+		share = emuv_share_join(&config);
+	joined = share != NULL;
+	joiners += joined;
+	pthread_mutex_unlock(&start_lock);
+	pthread_setcancelstate(cancel, NULL);
+	return joined;
+}
+
+void emuv_lifecycle_unjoin(void)
+{
+	if (!config.shared)
+		return;
+	pthread_mutex_lock(&start_lock);
+	if (--joiners == 0 && share && !emuv_active && !starting) {
+		emuv_share_leave(share);
+		share = NULL;
+	}
+	pthread_mutex_unlock(&start_lock);
 }
 
 void emuv_lifecycle_start(void)
@@ -249,6 +285,8 @@ void emuv_lifecycle_start(void)
 		__atomic_store_n(&emuv_active, 1, __ATOMIC_RELEASE);
 		pthread_cond_broadcast(&started);
 	}
+	if (config.shared)
+		joiners--;
 	pthread_mutex_unlock(&start_lock);
 	pthread_setcancelstate(cancel, NULL);
 }
@@ -269,6 +307,10 @@ static void fork_child(void)
 	memcpy(&start_lock, &fresh, sizeof start_lock);
 	memcpy(&started, &fresh_condition, sizeof started);
 	starting = false;
+	joiners = 0;
+	if (share)
+		emuv_share_fork_child(share);
+	share = NULL;
 	emuv_account_fork_child();
 	emuv_contexts_fork_child();
 	emuv_deferred_fork_child();

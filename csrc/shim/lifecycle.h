@@ -25,8 +25,14 @@ bool emuv_lifecycle_forwards(void);
 /* The environment's word, read on first use. */
 const emuv_config_t *emuv_lifecycle_config(void);
 
-/* The program has initialised CUDA: books, cards, segment. */
+/*
+ * Around the driver's cuInit: `join` takes part in the run's budget where that is
+ * shared; false: it cannot, which has been said, and the driver must not be initialised.
+ * Then `start` (books, cards, segment), or `unjoin` where the driver refused.
+ */
+bool emuv_lifecycle_join(void);
 void emuv_lifecycle_start(void);
+void emuv_lifecycle_unjoin(void);
 
 /*
  * Guard of every hook: true where emuV acts on this call.  False before cuInit and

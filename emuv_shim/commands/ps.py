@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from emuv_shim import _driver, _messages, _nvml
 from emuv_shim._messages import printable
 from emuv_shim.commands import _show
-from emuv_shim.controller import Controller, Listing, Process
+from emuv_shim.controller import Controller, Listing, Process, Run
 from emuv_shim.errors import CommandError
 from emuv_shim.stats import DeviceStats
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 MOST_WARNINGS = 10
 
@@ -104,8 +108,12 @@ def _show_managed(listing: Listing) -> None:
             "COMMAND…",
         ]
     )
-    for process in listing.processes:
+    shared = {run.processes[0].pid: run for run in listing.runs if run.shared}
+    grouped = [p for run in shared.values() for p in run.processes]
+    for process in [*grouped, *(p for p in listing.processes if p not in grouped)]:
         stats = process.stats
+        if process.pid in shared:
+            _show_sums(made, shared[process.pid])
         for device in devices_of(process):
             _show.row(
                 made,
@@ -120,3 +128,21 @@ def _show_managed(listing: Listing) -> None:
                 stats.command,
             )
     _show.show_table(made)
+
+
+def _show_sums(made: Table, run: Run) -> None:
+    """The budget that the processes below share, and what they hold of it together."""
+    total, n = run.total, len(run.processes)
+    for device in [row for row in total.devices if row.seen] or total.devices[:1]:
+        _show.row(
+            made,
+            "run",
+            run.name or "-",
+            f"{device.device}{' (sim)' if total.is_simulated else ''}",
+            _show.budget_text(device.vram_bytes, device.virtual_bytes),
+            total.policy,
+            _show.brief(device.physical_bytes),
+            _show.brief(device.host_bytes),
+            device.denials,
+            f"run {run.run_id}: shared by {n} process{'es' if n != 1 else ''}",
+        )

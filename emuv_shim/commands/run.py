@@ -80,7 +80,34 @@ def _set_up(
         libemuv_nvml=name_of(libemuv_nvml) if os.path.exists(libemuv_nvml) else None,
         auditor=name_of(_driver.auditor_path()),
     )
-    return _launch.make_plan(request, environ, path, budget, machine, n_cards)
+    plan = _launch.make_plan(request, environ, path, budget, machine, n_cards)
+    if _launch.wants_shared(request, environ) and not options.dry_run:
+        _share(plan.environ(environ), budget)
+    return plan
+
+
+def _share(environ: Mapping[str, str], budget: _launch.BudgetPlan) -> None:
+    """Makes the run's file: what cannot be shared does not start. Raises EmuvError.
+
+    On the way the files of shared runs that have ended go: nobody else removes them.
+    """
+    from emuv_shim import _segment
+    from emuv_shim.budget import ALLOCATIONS, POLICIES
+
+    lib, directory = _segment.native().lib, environ["EMUV_RUNTIME_DIR"]
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            if name.endswith(".run"):
+                _segment.sweep_run(os.path.join(directory, name))
+    budgets = []
+    for device in range(int(lib.EMUV_MAX_DEVICES)):
+        vram = budget.vram.for_device(device)
+        virtual = budget.virtual.for_device(device) if budget.virtual is not None else None
+        budgets.append((int(lib.EMUV_UNLIMITED) if vram is None else vram, virtual or 0))
+    control = _segment.Control(
+        0, POLICIES.index(budget.policy), ALLOCATIONS.index(budget.allocation), tuple(budgets)
+    )
+    _segment.make_run(directory, environ["EMUV_RUN"], environ.get("EMUV_NAME", ""), control)
 
 
 def _devices_by_uuid(
@@ -235,6 +262,7 @@ def _run_with_stats(
 @click.option("--device", type=int, metavar="N", help="Give the program this device only.")
 @click.option("--name", metavar="TEXT", help="A name for emuv ps, at most 63 bytes.")
 @click.option("--sim", is_flag=True, help="Use emuV's simulated GPU.")
+@click.option("--shared", is_flag=True, help="One budget for all processes of the run together.")
 @click.option("--audit", is_flag=True, help="Lead dlmopen and RTLD_DEEPBIND to emuV, too.")
 @click.option("--best-effort", is_flag=True, help="Start even where no budget can be in force.")
 @click.option("--stats", metavar="FILE", help="Stay, and write what the run did as JSON.")
@@ -251,6 +279,7 @@ def command(
     device: int | None,
     name: str | None,
     sim: bool,
+    shared: bool,
     audit: bool,
     best_effort: bool,
     stats: str | None,
@@ -265,7 +294,7 @@ def command(
     out-of-memory error at the vram, as on a smaller card; with it, what exceeds
     the vram goes to host RAM. Options can also come from the environment
     (EMUV_VRAM, EMUV_VIRTUAL, EMUV_POLICY, EMUV_ALLOCATION, EMUV_KEEP_DEVICE,
-    EMUV_DEVICE, EMUV_NAME, EMUV_AUDIT=1); a flag wins.
+    EMUV_DEVICE, EMUV_NAME, EMUV_AUDIT=1, EMUV_SHARED=1); a flag wins.
 
     Exit codes: the program's own; 2 usage; 125 emuV could not set up; 126 not
     executable; 127 not found.
@@ -282,6 +311,7 @@ def command(
         quiet=quiet,
         keep=stats is not None,
         audit=audit,
+        shared=shared,
     )
     return launch(request, Options(sim, best_effort, stats, dry_run))
 

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`emuv set PID`: change the budget of a running process.
+"""`emuv set PID|RUN`: change the budget of a running process, or of a run.
 
 What is not named stays. The process takes the change up at its next allocation
 and never fails because of it: what it holds beyond the new budget it keeps, and
-this command says how much that is.
+this command says how much that is. A run is named by its id, the beginning of it, or
+its name. Where it shares its budget (emuv-run --shared), the change of any of its
+processes is one for all of them, also for those that start later; else each of its
+processes gets its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import time
 from typing import Any
 
@@ -18,8 +23,8 @@ from emuv_shim import _launch, _memory, _messages
 from emuv_shim._sizes import format_size, is_tiny
 from emuv_shim.budget import POLICIES, Budget
 from emuv_shim.commands import _show
-from emuv_shim.controller import KEPT, BudgetChange, Controller
-from emuv_shim.errors import CommandError, EmuvError
+from emuv_shim.controller import KEPT, BudgetChange, Controller, Run
+from emuv_shim.errors import CommandError, EmuvError, NotAttached
 from emuv_shim.stats import Stats
 
 POLL_S = 0.05
@@ -50,6 +55,16 @@ def check_possible(stats: Stats, device: int | None, wanted: dict[str, Any]) -> 
             )
 
 
+def _held(controller: Controller, change: BudgetChange) -> Stats | None:
+    """The process as it is now, or its shared run as one; None when it has ended."""
+    try:
+        if change.run_id is not None:
+            return controller.find_run(change.run_id).total
+        return controller.stats(change.pid)
+    except EmuvError:
+        return None
+
+
 def _fits(stats: Stats, change: BudgetChange) -> bool:
     """True when what is held on each changed device is within its new vram."""
     vram = {item.device: item.new.vram_bytes for item in change.devices}
@@ -59,13 +74,12 @@ def _fits(stats: Stats, change: BudgetChange) -> bool:
 
 
 def _settle(
-    controller: Controller, pid: int, change: BudgetChange, until: float
+    controller: Controller, change: BudgetChange, until: float
 ) -> tuple[bool, bool, Stats | None]:
     """(taken up, fits, last statistics), polled until both hold or time is over."""
     while True:
-        try:
-            stats = controller.stats(pid)
-        except EmuvError:  # it ended meanwhile: nothing is held any more
+        stats = _held(controller, change)
+        if stats is None:  # it ended meanwhile: nothing is held any more
             return change.applied, True, None
         applied = stats.applied_generation >= change.generation
         fits = _fits(stats, change)
@@ -77,8 +91,9 @@ def _settle(
 
 def _report(change: BudgetChange, applied: bool, stats: Stats | None) -> None:
     held = {row.device: row.physical_bytes for row in stats.devices} if stats else {}
+    whose = f"process {change.pid}" if change.run_id is None else f"run {change.run_id} (shared)"
     for item in change.devices:
-        click.echo(f"process {change.pid}, device {item.device}: {item.old} → {item.new}")
+        click.echo(f"{whose}, device {item.device}: {item.old} → {item.new}")
         limit = item.new.vram_bytes
         over = max(0, held.get(item.device, 0) - limit) if limit is not None else 0
         if over:
@@ -86,11 +101,29 @@ def _report(change: BudgetChange, applied: bool, stats: Stats | None) -> None:
                 f"  not reclaimed: it holds {format_size(held[item.device])} on the device, "
                 f"{format_size(over)} above the new vram, and keeps it until it frees"
             )
-    click.echo("  in force" if applied else "  in force from its next allocation")
+    taken = "its next allocation" if change.run_id is None else "each process's next allocation"
+    click.echo("  in force" if applied else f"  in force from {taken}")
+
+
+def _target(controller: Controller, text: str) -> int | Run:
+    """A process id, or a run; digits that are no process under emuV may name a run."""
+    with contextlib.suppress(NotAttached):
+        if not re.fullmatch("[0-9]{1,10}", text):
+            return controller.find_run(text)
+        pid = _show.process_id(text)
+        controller.get(pid)
+        return pid
+    # Neither: what was meant says who answers.
+    if text.lstrip("-").isdigit():
+        pid = _show.process_id(text)
+        with contextlib.suppress(NotAttached):
+            return controller.find_run(text)
+        return pid
+    return controller.find_run(text)
 
 
 @click.command(name="set")
-@click.argument("pid", type=_show.process_id, metavar="PID")
+@click.argument("target", metavar="PID|RUN")
 @click.option("--vram", metavar="SIZE", help="New physical budget; none for no limit.")
 @click.option("--virtual", metavar="SIZE|1.5x", help="New bytes beyond it, in host RAM.")
 @click.option("--policy", type=click.Choice(list(POLICIES)), help="cap drops the virtual.")
@@ -104,7 +137,7 @@ def _report(change: BudgetChange, applied: bool, stats: Stats | None) -> None:
 )
 @_show.json_option
 def command(
-    pid: int,
+    target: str,
     vram: str | None,
     virtual: str | None,
     policy: str | None,
@@ -112,7 +145,10 @@ def command(
     wait_s: float | None,
     as_json: bool,
 ) -> int:
-    """Change the budget of the running process PID.
+    """Change the budget of the running process PID, or of the processes of RUN.
+
+    RUN is a run's id (emuv ps shows it), the first characters of it, or its name.
+    The processes of a shared run have one budget: it changes for all of them.
 
     Exit codes: 0 done; 1 refused, or not in force (or not fitting) when --wait
     was over; 2 usage.
@@ -130,29 +166,36 @@ def command(
         raise click.UsageError("nothing to set: give --vram, --virtual or --policy")
     controller = Controller()
     started = time.monotonic()
-    check_possible(controller.stats(pid), device, wanted)
+    found = _target(controller, target)
+    if isinstance(found, Run):
+        for process in found.processes:
+            check_possible(process.stats, device, wanted)
+    else:
+        check_possible(controller.stats(found), device, wanted)
     for called, text in (("--vram", vram), ("--virtual", virtual)):
         if text is not None and is_tiny(text):
             _messages.warning(_launch.tiny_size(text, called))
-    change = controller.update_budget(
-        pid,
-        vram=wanted.get("vram", KEPT),
-        virtual=wanted.get("virtual", KEPT),
-        policy=wanted.get("policy", KEPT),
-        device=device,
-    )
-    applied, fits, stats = _settle(controller, pid, change, started + (wait_s or 0.0))
-    if as_json:
-        value = change.to_json() | {
-            "applied": applied,
-            "fits": fits,
-            "waited_s": round(time.monotonic() - started, 3) if wait_s is not None else None,
-        }
-        _show.emit_json(value)
+    what: dict[str, Any] = {name: wanted.get(name, KEPT) for name in ("vram", "virtual", "policy")}
+    if isinstance(found, Run):
+        changes = controller.update_run_budget(found.run_id, device=device, **what)
     else:
-        _report(change, applied, stats)
-    if wait_s is None or (applied and fits):
+        changes = (controller.update_budget(found, device=device, **what),)
+    until = started + (wait_s or 0.0)
+    outcomes = [(change, *_settle(controller, change, until)) for change in changes]
+    if as_json:
+        waited = round(time.monotonic() - started, 3) if wait_s is not None else None
+        values = [
+            change.to_json() | {"applied": applied, "fits": fits, "waited_s": waited}
+            for change, applied, fits, _ in outcomes
+        ]
+        is_many = isinstance(found, Run) and not found.shared
+        _show.emit_json({"schema": 1, "changes": values} if is_many else values[0])
+    else:
+        for change, applied, _, stats in outcomes:
+            _report(change, applied, stats)
+    if wait_s is None or all(applied and fits for _, applied, fits, _ in outcomes):
         return 0
-    what = "it does not fit" if applied else "it is not in force: the process allocated nothing"
-    _messages.warning(f"{wait_s:g} s are over and {what}")
+    late = not all(applied for _, applied, _, _ in outcomes)
+    reason = "it is not in force: the process allocated nothing" if late else "it does not fit"
+    _messages.warning(f"{wait_s:g} s are over and {reason}")
     return 1

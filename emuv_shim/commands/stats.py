@@ -13,7 +13,7 @@ import click
 from emuv_shim._messages import command_line, quote
 from emuv_shim.commands import _show
 from emuv_shim.controller import Controller
-from emuv_shim.errors import CommandError
+from emuv_shim.errors import CommandError, NotAttached
 from emuv_shim.stats import DeviceStats, Stats, run_from_json, stats_from_json, stats_to_json
 
 MAX_FILE_BYTES = 256 << 20
@@ -33,6 +33,14 @@ def read_file(path: str) -> tuple[tuple[Stats, ...], dict[str, Any] | None]:
         return stats_from_json(data), run_from_json(data)
     except OSError as error:
         raise CommandError(f"{quote(path)}: {(error.strerror or str(error)).lower()}") from None
+
+
+def living(run: str) -> tuple[Stats, ...] | None:
+    """The processes of a run; None where there is no such run."""
+    try:
+        return tuple(process.stats for process in Controller().find_run(run).processes)
+    except NotAttached:
+        return None
 
 
 def _lines(device: DeviceStats) -> list[tuple[str, str]]:
@@ -61,6 +69,7 @@ def _lines(device: DeviceStats) -> list[tuple[str, str]]:
     extra = (
         ("kept by memory pools", device.kept_bytes),
         ("memory nodes of graphs", device.graph_bytes),
+        ("held by the run's others", device.others_used_bytes),
         ("imported, charged elsewhere", device.imported_bytes),
         ("pinned host memory", device.pinned_bytes),
     )
@@ -106,13 +115,14 @@ def show(processes: tuple[Stats, ...]) -> None:
 
 
 @click.command(name="stats")
-@click.argument("target", metavar="PID|FILE")
+@click.argument("target", metavar="PID|RUN|FILE")
 @_show.json_option
 def command(target: str, as_json: bool) -> None:
     """What a process did with its budget, by device.
 
     A number is the process id of a running process; anything else (./123 too) is
-    a file that emuv-run --stats wrote.
+    a file that emuv-run --stats wrote, or where there is no such file, a run (as for
+    emuv set): its living processes.
     """
     if target.isascii() and target.isdigit():
         stats = Controller().stats(int(target))
@@ -121,7 +131,10 @@ def command(target: str, as_json: bool) -> None:
         else:
             show((stats,))
         return
-    processes, run = read_file(target)
+    run: dict[str, Any] | None = None
+    processes = None if os.path.lexists(target) else living(target)
+    if processes is None:
+        processes, run = read_file(target)
     if as_json:
         _show.emit_json(stats_to_json(processes) | ({"run": run} if run is not None else {}))
         return

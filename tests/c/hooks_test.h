@@ -30,7 +30,7 @@ static inline void start(setup_t setup)
 	config.control.allocation = setup.allocation;
 	for (int i = 0; i < EMUV_MAX_DEVICES; i++)
 		config.control.budget[i] = (emuv_budget_t){ setup.vram, setup.extra };
-	emuv_account_start(&config, NULL, FAKE_DEVICES);
+	emuv_account_start(&config, NULL, FAKE_DEVICES, NULL);
 	for (int i = 0; i < FAKE_DEVICES; i++) {
 		emuv_account_card(i, setup.card, 0, true);
 		fake_limit(i, setup.vram);

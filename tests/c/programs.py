@@ -31,6 +31,23 @@ def listed(path: Path, key: str) -> list[str]:
     return [w for line in lines if (m := re.match(rf"// {key}: (.*)", line)) for w in m[1].split()]
 
 
+# What a module cannot do without; a test that includes one of them has it already.
+NEEDS = {
+    "csrc/shim/books.c": (
+        "csrc/shim/shared.c", "csrc/common/emuv_shared*.c", "csrc/common/emuv_segment_*.c",
+    ),
+}  # fmt: skip
+
+
+def modules_of(source: Path) -> list[Path]:
+    """The sources in csrc that a test is linked with."""
+    names = listed(source, "link")
+    names += [need for name in [*names] for need in NEEDS.get(name, ())]
+    paths = dict.fromkeys(path for name in names for path in sorted(ROOT.glob(name)))
+    text = source.read_text()
+    return [path for path in paths if f'/{path.name}"' not in text]
+
+
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     """Where objects of csrc are, while the tests run: several programs want the same."""
@@ -54,7 +71,7 @@ def compile_program(
     compiler: str | None = None,
 ) -> None:
     """Compile a test with what it is linked with, and `more`, as libemuv.so is compiled."""
-    modules = [path for name in listed(source, "link") for path in sorted(ROOT.glob(name))]
+    modules = modules_of(source)
     command = [
         compiler or os.environ.get("CC", "gcc"),
         *("-std=gnu17", "-g", "-O1", "-pthread", "-fno-omit-frame-pointer", *WARNINGS, "-Werror"),

@@ -26,7 +26,7 @@ static void open_books(uint64_t vram, uint64_t extra, uint32_t policy, emuv_segm
 		config.control.budget[i] = (emuv_budget_t){ vram, extra };
 	if (segment)
 		segment->control = config.control;
-	emuv_account_start(&config, segment, 2);
+	emuv_account_start(&config, segment, 2, NULL);
 	emuv_account_card(0, MIB(256), 0, true);
 	emuv_account_card(1, MIB(256), 0, true);
 }
@@ -141,7 +141,7 @@ static void forked(void)
 		if (emuv_account_segment() == &segment ||
 		    emuv_account_take(EMUV_KIND_MEMORY, 4096, &entry))
 			_exit(1);
-		emuv_account_start(&config, NULL, 1);
+		emuv_account_start(&config, NULL, 1, NULL);
 		if (!emuv_account_reserve(0, MIB(10), 0, &grant) ||
 		    emuv_account_segment()->device[0].device_bytes != MIB(10) ||
 		    segment.device[0].device_bytes != MIB(6))

@@ -162,6 +162,7 @@ static void overhead(void)
 	CHECK(!emuv_budget_overhead(&d, MIB(128) + 1));
 	CHECK_EQ(d.counters.overhead_bytes, 0);
 	CHECK(emuv_budget_overhead(&d, MIB(128)));
+	emuv_budget_held(&d);
 	CHECK_EQ(emuv_budget_room(&d), 0);
 	CHECK_EQ(d.counters.peak_physical_bytes, MIB(128));
 }

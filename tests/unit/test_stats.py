@@ -26,7 +26,12 @@ maybe = st.none() | number
 device_stats = st.builds(
     DeviceStats,
     **{
-        field.name: {"int": number, "int | None": maybe, "bool": st.booleans()}[str(field.type)]
+        field.name: {
+            "int": number,
+            "int | None": maybe,
+            "bool": st.booleans(),
+            "str | None": st.none() | st.text(),
+        }[str(field.type)]
         for field in dataclasses.fields(DeviceStats)
         if field.name != "calls"
     },
@@ -51,7 +56,9 @@ stats = st.builds(
 def device(**values: Any) -> DeviceStats:
     """A device with nothing on it, but for `values`."""
     empty: dict[str, Any] = {
-        field.name: {"int": 0, "int | None": None, "bool": False}.get(str(field.type), {})
+        field.name: {"int": 0, "int | None": None, "bool": False, "str | None": None}.get(
+            str(field.type), {}
+        )
         for field in dataclasses.fields(DeviceStats)
     }
     return DeviceStats(**{**empty, **values})
