@@ -147,6 +147,18 @@ void emuv_account_restore(const emuv_entry_t *entry)
 	emuv_books_unlock();
 }
 
+void emuv_account_reused(const emuv_entry_t *entry)
+{
+	const emuv_grant_t grant = { .placement = EMUV_PLACED_MANAGED, .bytes = entry->bytes };
+	emuv_entry_t copy = *entry;
+
+	emuv_books_lock();
+	emuv_books_enter(&copy);
+	emuv_budget_spilled(&g_books.devices[entry->device], &grant, false);
+	emuv_books_publish(entry->device);
+	emuv_books_unlock();
+}
+
 bool emuv_account_extend(CUdevice device, emuv_grant_t *grant, uint64_t bytes)
 {
 	emuv_budget_device_t *d = &g_books.devices[device];

@@ -37,6 +37,8 @@ void emuv_account_roll_back(CUdevice device, const emuv_grant_t *grant);
 bool emuv_account_take(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 void emuv_account_freed(const emuv_entry_t *entry);
 void emuv_account_restore(const emuv_entry_t *entry);
+/* As restore, of a spilled range that was taken for a free and is allocated anew instead. */
+void emuv_account_reused(const emuv_entry_t *entry);
 /* A copy of an entry that stays. */
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 /* The memory that an address is inside of, by looking at all there is. */

@@ -22,6 +22,7 @@ typedef struct waiting {
 	enum emuv_move_end how;
 	CUcontext context; /* the stream's, and so the event's */
 	unsigned long long id; /* emuv_contexts_id */
+	unsigned long long stream; /* its id, which no other stream ever has; 0: not known */
 	CUevent event;
 	bool busy;       /* a thread is asking the driver about it */
 	uint64_t ticket; /* not 0: set aside, */
@@ -113,17 +114,88 @@ static void enlist(waiting_t *w)
 	pthread_mutex_unlock(&lock);
 }
 
+bool emuv_deferred_any(void)
+{
+	return __atomic_load_n(&n_waiting, __ATOMIC_RELAXED) != 0;
+}
+
+/* Drivers before CUDA 12.0 do not say. */
+static unsigned long long stream_id(CUstream stream, bool per_thread)
+{
+	unsigned long long id = 0;
+	CUresult result = per_thread ? g_real.cuStreamGetId_ptsz(stream, &id) :
+				       g_real.cuStreamGetId(stream, &id);
+
+	return result ? 0 : id;
+}
+
+/* The oldest free of so many bytes that everything to come in the stream comes after. */
+static waiting_t *earlier_in(const emuv_where_t *where, uint64_t bytes, uint32_t pool,
+			     unsigned long long stream)
+{
+	waiting_t *w;
+
+	TAILQ_FOREACH(w, &list, link)
+		if (!w->moves && !w->busy && !w->ticket && w->stream == stream &&
+		    w->entry.bytes == bytes && w->entry.device == where->device &&
+		    w->context == where->context && w->entry.references == pool &&
+		    w->entry.context == (uint64_t)(uintptr_t)where->context)
+			break;
+	return w;
+}
+
+bool emuv_deferred_reuse(const emuv_where_t *where, uint64_t bytes, uint32_t pool, CUstream stream,
+			 bool per_thread, emuv_entry_t *entry)
+{
+	unsigned long long id, context;
+	CUcontext popped;
+	waiting_t *w;
+	int mode;
+
+	if (!__atomic_load_n(&n_waiting, __ATOMIC_RELAXED))
+		return false;
+	id = stream_id(stream, per_thread);
+	context = emuv_contexts_id(where->context);
+	if (!id || !context)
+		return false;
+	pthread_mutex_lock(&lock);
+	w = earlier_in(where, bytes, pool, id);
+	if (w && w->id == context)
+		w->busy = true;
+	else
+		w = NULL;
+	pthread_mutex_unlock(&lock);
+	if (!w)
+		return false;
+	*entry = w->entry;
+	if (!g_real.cuCtxPushCurrent_v2(w->context)) {
+		mode = emuv_relaxed_enter();
+		g_real.cuEventDestroy_v2(w->event);
+		emuv_relaxed_leave(mode);
+		g_real.cuCtxPopCurrent_v2(&popped);
+	}
+	pthread_mutex_lock(&lock);
+	take_off(w);
+	pthread_cond_broadcast(&idle);
+	pthread_mutex_unlock(&lock);
+	free(w);
+	return true;
+}
+
 CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstream stream,
 			    bool per_thread)
 {
 	waiting_t *w = calloc(1, sizeof *w);
 	CUresult result;
+	int mode;
 
 	if (!w)
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	w->entry = *entry;
 	w->context = context;
 	w->id = emuv_contexts_id(context);
+	w->stream = stream_id(stream, per_thread);
+	mode = emuv_relaxed_enter();
 	result = g_real.cuEventCreate(&w->event, CU_EVENT_DISABLE_TIMING);
 	if (!result) {
 		result = per_thread ? g_real.cuEventRecord_ptsz(w->event, stream) :
@@ -131,6 +203,7 @@ CUresult emuv_deferred_free(const emuv_entry_t *entry, CUcontext context, CUstre
 		if (result)
 			g_real.cuEventDestroy_v2(w->event);
 	}
+	emuv_relaxed_leave(mode);
 	if (result) {
 		free(w);
 		return result;

@@ -28,6 +28,16 @@ emuv_deferred_t *emuv_deferred_ready(CUcontext context);
 void emuv_deferred_moved(emuv_deferred_t *ready, const emuv_move_t *moves, size_t n_moves,
 			 CUstream stream, bool per_thread);
 void emuv_deferred_not_moved(emuv_deferred_t *ready);
+/*
+ * A range of so many bytes that was freed in this stream and is there still: what comes
+ * in the stream from now on may have it, without waiting and without a call that might
+ * wait (cuMemFree does, for the whole device).  It is the caller's, as `entry`, charged as
+ * it was; the caller enters it again.  `pool`: as its entry has it.
+ */
+bool emuv_deferred_reuse(const emuv_where_t *where, uint64_t bytes, uint32_t pool, CUstream stream,
+			 bool per_thread, emuv_entry_t *entry);
+/* Does anything wait? */
+bool emuv_deferred_any(void);
 /* Frees what has become free.  Cheap when nothing waits. */
 void emuv_deferred_reap(void);
 /* The same, but not past `most` that are still to come. */

@@ -70,6 +70,27 @@ static bool find_pool(const form_t *form, CUmemoryPool pool, emuv_where_t *where
 	return true;
 }
 
+/*
+ * A spill that the stream has freed before, where the device has no room either way: a
+ * loop that allocates and frees past the budget makes and frees managed memory once.
+ */
+static bool reuse(const form_t *form, const emuv_where_t *where, uint64_t bytes, unsigned int slot,
+		  CUstream stream, CUdeviceptr *address)
+{
+	emuv_report_t report;
+	emuv_entry_t entry;
+
+	if (!emuv_deferred_any())
+		return false;
+	emuv_account_report(where->device, &report);
+	if (bytes <= report.room || !emuv_deferred_reuse(where, bytes, slot, stream,
+							  form->per_thread, &entry))
+		return false;
+	emuv_account_reused(&entry);
+	*address = entry.key;
+	return true;
+}
+
 static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 			 CUmemoryPool pool, CUstream stream)
 {
@@ -87,6 +108,8 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 	    !find_pool(form, pool, &where, &slot, &managed))
 		return call(form, address, bytes, pool, stream);
 	emuv_account_call(where.device, (int)form->function);
+	if (reuse(form, &where, bytes, slot, stream, address))
+		return CUDA_SUCCESS;
 	if (!emuv_placement_reserve(&where, bytes, how | slot << EMUV_POOL_SHIFT, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
 	if (grant.placement == EMUV_PLACED_DEVICE) {

@@ -40,9 +40,10 @@ CUresult emuv_residency_place(const emuv_where_t *where, CUdeviceptr address, ui
 	 * errs on the safe side.
 	 */
 	side = emuv_contexts_side_stream(where->context);
-	if (head && !g_real.cuMemPrefetchAsync(address, head, where->device, side))
+	/* Never on the NULL stream, for which a capture elsewhere would be invalidated. */
+	if (side && head && !g_real.cuMemPrefetchAsync(address, head, where->device, side))
 		to_device = head;
-	if (eager && bytes > head &&
+	if (side && eager && bytes > head &&
 	    !g_real.cuMemPrefetchAsync(address + head, bytes - head, CU_DEVICE_CPU, side))
 		to_host = bytes - head;
 	emuv_account_hints(where->device, 2 * bytes, to_device, to_host);
@@ -57,6 +58,8 @@ static void demote(const emuv_where_t *where, uint64_t want, CUstream side)
 	emuv_piece_t pieces[PIECES];
 	size_t n, n_moved;
 
+	if (!side)
+		return;
 	do {
 		bool moved[PIECES];
 		bool done;
