@@ -19,9 +19,10 @@ import alloc_free
 import forwarded_call
 import kernels
 import launcher_start
+import prefetch
 import vmm_round
 
-BENCHMARKS = (forwarded_call, launcher_start, alloc_free, vmm_round)
+BENCHMARKS = (forwarded_call, launcher_start, alloc_free, vmm_round, prefetch)
 FIGURES = (kernels,)  # of the simulated GPU itself
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -14,6 +14,9 @@
  *                 pages of a reservation that have a handle and a mapping each
  *   vmm-find      cuMemRetainAllocationHandle of an address inside of one of the LIVE,
  *                 and cuMemRelease
+ *   prefetch         cuMemPrefetchAsync to the device of any of the LIVE, managed ranges
+ *   prefetch-inside  the same, of the second half of one
+ *   prefetch-head    the same, of the first eighth of one
  *   link-NAME     the function, linked
  *   address-NAME  the function at the address that cuGetProcAddress gives
  * with NAME driver-version, ctx-device, stream-query or launch.
@@ -49,6 +52,8 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 			unsigned int block_z, unsigned int shared, CUstream stream, void **params,
 			void **extra);
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes);
+CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flags);
+CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream);
 CUresult cuMemFree_v2(CUdeviceptr address);
 CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream);
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream);
@@ -186,6 +191,30 @@ static void op_vmm_find(worker_t *w, long n)
 	}
 }
 
+static void prefetch(worker_t *w, long n, size_t offset, size_t length)
+{
+	while (n--) {
+		w->at = (w->at + 7919) % w->live;
+		check(cuMemPrefetchAsync(w->held[w->at] + offset, length, 0, w->stream),
+		      "cuMemPrefetchAsync");
+	}
+}
+
+static void op_prefetch(worker_t *w, long n)
+{
+	prefetch(w, n, 0, bytes);
+}
+
+static void op_prefetch_inside(worker_t *w, long n)
+{
+	prefetch(w, n, bytes / 2, bytes / 2);
+}
+
+static void op_prefetch_head(worker_t *w, long n)
+{
+	prefetch(w, n, 0, bytes / 8);
+}
+
 /* One call in a loop, by link and by address. */
 #define CALLS(name, linked, arguments)                          \
 	static void op_link_##name(worker_t *w, long n)         \
@@ -210,7 +239,7 @@ CALLS(launch, cuLaunchKernel, (NULL, 1, 1, 1, 32, 1, 1, 0, w->stream, NULL, NULL
 static const struct {
 	const char *name;
 	void (*operation)(worker_t *, long);
-	enum { PLAIN, ASYNC, PAGES } held; /* what LIVE are of */
+	enum { PLAIN, ASYNC, PAGES, MANAGED } held; /* what LIVE are of */
 } operations[] = {
 	{ "pair", op_pair, PLAIN },
 	{ "churn", op_churn, PLAIN },
@@ -218,6 +247,9 @@ static const struct {
 	{ "async-churn", op_async_churn, ASYNC },
 	{ "vmm-round", op_vmm_round, PAGES },
 	{ "vmm-find", op_vmm_find, PAGES },
+	{ "prefetch", op_prefetch, MANAGED },
+	{ "prefetch-inside", op_prefetch_inside, MANAGED },
+	{ "prefetch-head", op_prefetch_head, MANAGED },
 	{ "link-driver-version", op_link_driver_version, PLAIN },
 	{ "link-ctx-device", op_link_ctx_device, PLAIN },
 	{ "link-stream-query", op_link_stream_query, PLAIN },
@@ -258,7 +290,9 @@ static void hold(worker_t *w, int what)
 		hold_pages(w);
 		return;
 	}
-	for (long i = 0; i < w->live; i++)
+	for (long i = 0; i < w->live && what == MANAGED; i++)
+		check(cuMemAllocManaged(&w->held[i], bytes, CU_MEM_ATTACH_GLOBAL), "holding");
+	for (long i = 0; i < w->live && what != MANAGED; i++)
 		check(what == ASYNC ? cuMemAllocAsync(&w->held[i], bytes, w->stream) :
 			      cuMemAlloc_v2(&w->held[i], bytes), "holding");
 }

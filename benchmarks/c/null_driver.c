@@ -21,7 +21,7 @@
 #define RANGE_BYTES (UINT64_C(1) << 36)
 
 static int context_object, stream_object, pool_object;
-static uint64_t next_range = UINT64_C(1) << 40;
+static uint64_t next_range = UINT64_C(1) << 40, next_managed = UINT64_C(1) << 56;
 static __thread uint64_t next_address, range_end;
 
 static CUdeviceptr take_address(void)
@@ -82,8 +82,16 @@ ANSWER(cuLaunchKernel,
 
 ANSWER(cuMemAlloc_v2, (CUdeviceptr *address, size_t bytes), *address = take_address())
 ANSWER(cuMemFree_v2, (CUdeviceptr address))
+/* Of some gigabytes each, so that an address says where its range begins. */
+#define MANAGED_BYTES (UINT64_C(1) << 32)
 ANSWER(cuMemAllocManaged, (CUdeviceptr *address, size_t bytes, unsigned int flags),
-       *address = take_address())
+       *address = __atomic_fetch_add(&next_managed, MANAGED_BYTES, __ATOMIC_RELAXED))
+ANSWER(cuPointerGetAttribute, (void *data, int attribute, CUdeviceptr address),
+       *(CUdeviceptr *)data = address & ~(MANAGED_BYTES - 1))
+ANSWER(cuEventCreate, (CUevent *event, unsigned int flags), *event = (CUevent)&stream_object)
+ANSWER(cuEventRecord, (CUevent event, CUstream stream))
+ANSWER(cuEventQuery, (CUevent event))
+ANSWER(cuEventDestroy_v2, (CUevent event))
 ANSWER(cuMemAdvise, (CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device))
 ANSWER(cuMemPrefetchAsync, (CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream))
 ANSWER(cuMemAllocAsync, (CUdeviceptr *address, size_t bytes, CUstream stream),

@@ -26,6 +26,7 @@ import alloc_free
 import forwarded_call
 import kernels
 import launcher_start
+import prefetch
 import run_all
 import vmm_round
 from _bench import BenchmarkError, Calls, Programs, Summary
@@ -121,7 +122,7 @@ def test_calls_refuses_what_it_cannot_do(
 
 def test_all_operations_run_on_the_simulated_gpu(programs: Programs, sim: Path) -> None:
     env = _bench.environment(sim)
-    for operation in {cell.operation for cell in (*alloc_free.CELLS, *vmm_round.CELLS)}:
+    for operation in {c.operation for c in (*alloc_free.CELLS, *vmm_round.CELLS, *prefetch.CELLS)}:
         size = vmm_round.PAGE if operation.startswith("vmm") else 512
         with Calls(programs.calls, env, operation, 4, size, 2, 20) as calls:
             assert calls.batch()[0] > 0
