@@ -7,8 +7,8 @@
  * When a graph is instantiated, what its nodes allocate is added up.  Before a launch
  * that may need memory, all of that is reserved, which is more than the driver takes
  * where allocations or graphs share memory; after it the books have the driver's own
- * figure.  A graph that allocates nothing is not entered here, and its launch costs a
- * comparison where no graph does, else a look-up.
+ * figure.  A graph that allocates nothing is not entered here, and its launch costs the
+ * look into an empty bucket, mostly.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -41,8 +41,7 @@ typedef struct exec {
 #define BUCKETS 64
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static exec_t *execs[BUCKETS];
-static unsigned int n_execs;             /* atomic */
+static exec_t *execs[BUCKETS]; /* heads: atomic, for who only asks whether there is any */
 static uint64_t trims[EMUV_MAX_DEVICES]; /* atomic */
 
 /* ---- what a graph needs ---- */
@@ -103,6 +102,12 @@ static exec_t **bucket(CUgraphExec handle)
 	return &execs[(uintptr_t)handle * UINT64_C(0x9e3779b97f4a7c15) >> 58];
 }
 
+/* Without the lock: certainly not, or perhaps. */
+static inline bool perhaps_known(CUgraphExec handle)
+{
+	return __builtin_expect(__atomic_load_n(bucket(handle), __ATOMIC_ACQUIRE) != NULL, 0);
+}
+
 static exec_t **find(CUgraphExec handle)
 {
 	exec_t **at = bucket(handle);
@@ -116,15 +121,13 @@ static void forget(CUgraphExec handle)
 {
 	exec_t *gone, **at;
 
-	if (!__atomic_load_n(&n_execs, __ATOMIC_ACQUIRE))
+	if (!perhaps_known(handle))
 		return;
 	pthread_mutex_lock(&lock);
 	at = find(handle);
 	gone = *at;
-	if (gone) {
-		*at = gone->next;
-		__atomic_fetch_sub(&n_execs, 1, __ATOMIC_RELEASE);
-	}
+	if (gone)
+		__atomic_store_n(at, gone->next, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
 	free(gone);
 }
@@ -147,8 +150,7 @@ static void enter(CUgraphExec handle, const needs_t *needs)
 	exec->needs = *needs;
 	pthread_mutex_lock(&lock);
 	exec->next = *bucket(handle);
-	*bucket(handle) = exec;
-	__atomic_fetch_add(&n_execs, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(bucket(handle), exec, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -187,7 +189,6 @@ void emuv_graphs_fork_child(void)
 	memcpy(&lock, &fresh, sizeof lock);
 	/* The parent's are leaked: the allocator may be in any state here. */
 	memset(execs, 0, sizeof execs);
-	n_execs = 0;
 }
 
 /* ---- launches ---- */
@@ -245,8 +246,7 @@ static inline CUresult launch(enum emuv_function function, CUgraphExec handle, C
 {
 	needs_t needs;
 
-	if (__builtin_expect(!__atomic_load_n(&n_execs, __ATOMIC_ACQUIRE), 1) ||
-	    !look_up(handle, &needs))
+	if (!perhaps_known(handle) || !look_up(handle, &needs))
 		return real(handle, stream);
 	emuv_account_call(needs.parts[0].device, (int)function);
 	return with_memory(handle, &needs, stream, real);
@@ -330,7 +330,7 @@ CUresult hook_cuGraphInstantiateWithParams_ptsz(CUgraphExec *exec, CUgraph graph
 CUresult hook_cuGraphExecDestroy(CUgraphExec exec)
 {
 	needs_t needs = { .count = 0 };
-	bool known = __atomic_load_n(&n_execs, __ATOMIC_ACQUIRE) && look_up(exec, &needs);
+	bool known = perhaps_known(exec) && look_up(exec, &needs);
 	CUresult result;
 
 	if (known)
