@@ -20,9 +20,12 @@ import forwarded_call
 import kernels
 import launcher_start
 import prefetch
+import shared_budget
 import vmm_round
 
-BENCHMARKS = (forwarded_call, launcher_start, alloc_free, vmm_round, prefetch)
+BENCHMARKS = (
+    forwarded_call, launcher_start, alloc_free, shared_budget, vmm_round, prefetch,
+)  # fmt: skip
 FIGURES = (kernels,)  # of the simulated GPU itself
 RESULTS = Path(__file__).resolve().parent / "results"
 
