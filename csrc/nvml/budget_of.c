@@ -61,9 +61,26 @@ static int books(nvmlDevice_t device, emuv_card_report_t *report)
 
 /* ---- the run ---- */
 
-static uint64_t add(uint64_t a, uint64_t b)
+#define MOST (UINT64_C(1) << 56) /* of any figure in a segment: no sum of them wraps */
+
+static uint64_t bounded(uint64_t bytes)
 {
-	return a > EMUV_UNLIMITED - b ? EMUV_UNLIMITED : a + b;
+	return bytes < MOST ? bytes : MOST;
+}
+
+/* A stranger's figures of a device. */
+static emuv_budget_device_t bounded_budget(const emuv_device_counters_t *c)
+{
+	return (emuv_budget_device_t){
+		.counters = {
+			.device_bytes = bounded(c->device_bytes),
+			.managed_bytes = bounded(c->managed_bytes),
+			.resident_bytes = bounded(c->resident_bytes),
+			.overhead_bytes = bounded(c->overhead_bytes),
+			.graph_bytes = bounded(c->graph_bytes),
+			.kept_bytes = bounded(c->kept_bytes),
+		},
+	};
 }
 
 /* What a process holds on the card at `pci`, by its segment; false: it is not of this run. */
@@ -75,14 +92,13 @@ static bool holds(const emuv_segment_t *segment, uint64_t pci, uint64_t *used, u
 	if (!segment->run_id[0] || strcmp(segment->run_id, shown_config()->run_id) != 0)
 		return false;
 	for (uint32_t i = 0; i < segment->n_devices; i++) {
-		const emuv_device_counters_t *c = &segment->device[i];
-		uint64_t plain = add(c->device_bytes, c->overhead_bytes);
+		const emuv_budget_device_t its = bounded_budget(&segment->device[i]);
 
-		if (c->pci != pci)
+		if (segment->device[i].pci != pci)
 			continue;
 		found = true;
-		*used = add(*used, add(plain, c->managed_bytes));
-		*physical = add(*physical, add(plain, c->resident_bytes));
+		*used += emuv_budget_used(&its);
+		*physical += emuv_budget_physical(&its);
 	}
 	return found;
 }
@@ -97,7 +113,7 @@ static bool add_use(const emuv_segment_t *segment, void *state)
 	uint64_t used, physical;
 
 	if (holds(segment, sum->pci, &used, &physical))
-		sum->used = add(sum->used, used);
+		sum->used += used < MOST ? used : MOST;
 	return true;
 }
 

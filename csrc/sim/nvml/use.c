@@ -133,7 +133,9 @@ static bool use_of_segment(const emuv_segment_t *segment, void *state)
 			use->card_bytes = card;
 		bytes = at_most(at_most(device->device_bytes, card) +
 					at_most(device->resident_bytes, card) +
-					at_most(device->overhead_bytes, card),
+					at_most(device->overhead_bytes, card) +
+					at_most(device->graph_bytes, card) +
+					at_most(device->kept_bytes, card),
 				card);
 		/* Its context has been made, or something is there without one. */
 		if ((device->flags & EMUV_DEVICE_OVERHEAD_KNOWN || bytes) &&
