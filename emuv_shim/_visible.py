@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 # A name of a device in sizes: a UUID or its beginning, or the old form of a MIG instance.
 NAME = re.compile(r"(GPU|MIG)-[0-9A-Fa-f-]{1,36}|MIG-GPU-[0-9A-Fa-f-]{36}/[0-9]{1,3}/[0-9]{1,3}")
-_INDEX = re.compile(r"\+?[0-9]+")  # CUDA reads what a number begins, "1gpu" is 1
+_INDEX = re.compile(r"\+?[0-9]+|-0+(?![0-9])")  # what a number begins: "1gpu" is 1
 
 
 def _words(text: str) -> Iterator[str]:
