@@ -9,6 +9,8 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include "budget.h"
 #include "emuv_reports.h"
 #include "emuv_segment_list.h"
+#include "emuv_shared.h"
 #include "pid_namespace.h"
 #include "shown.h"
 #include "visible_devices.h"
@@ -127,18 +130,43 @@ static uint64_t used_by_run(nvmlDevice_t device)
 	return sum.used;
 }
 
+/*
+ * What a budget of the whole run is now, where it is shared and its file can be read: a
+ * controller may have changed it since the environment was made.
+ */
+static void read_shared(emuv_control_t *control)
+{
+	char directory[PATH_MAX], path[PATH_MAX + EMUV_TEXT_BYTES + 8];
+	emuv_shared_t *copy = malloc(sizeof *copy);
+	emuv_segment_view_t *view = NULL;
+
+	if (copy && !emuv_segment_directory(directory, sizeof directory, 0, NULL)) {
+		snprintf(path, sizeof path, "%s/%s.run", directory, shown_config()->run_id);
+		if (!emuv_shared_open(path, 0, &view, NULL)) {
+			if (!emuv_shared_snapshot(view, copy, NULL) &&
+			    copy->control.policy <= EMUV_POLICY_SPILL)
+				*control = copy->control;
+			emuv_segment_close(view);
+		}
+	}
+	free(copy);
+}
+
 /* The budget of a process without books; false: the card has none. */
 static bool budget_of(nvmlDevice_t device, uint64_t card_bytes, emuv_budget_device_t *budget)
 {
 	const emuv_config_t *config = shown_config();
 	int ordinal = config->valid ? shown_ordinal(device) : -1;
+	emuv_control_t control = config->control;
 
 	if (ordinal < 0)
 		return false;
+	if (config->shared)
+		read_shared(&control);
 	*budget = (emuv_budget_device_t){
-		.vram = config->control.budget[ordinal].vram_bytes,
-		.virtual_bytes = config->control.budget[ordinal].virtual_bytes,
-		.policy = config->control.policy,
+		.vram = control.budget[ordinal].vram_bytes,
+		.virtual_bytes = control.budget[ordinal].virtual_bytes,
+		.policy = control.policy,
 		.can_spill = 1, /* of a card that cannot, CUDA tells once it is there */
 		.counters = { .card_bytes = card_bytes },
 	};

@@ -81,6 +81,7 @@ static void *open_library(void)
 
 	if (opened)
 		return opened;
+	shown_config(); /* which finds out whose environment is the run's */
 	path = emuv_environ("EMUV_NVML");
 	if (path)
 		opened = path[0] == '/' ? open_at(path) : NULL;

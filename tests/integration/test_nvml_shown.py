@@ -300,6 +300,21 @@ class TestRuns:
             (full,) = ask({**env, "EMUV_VIRTUAL": "0", "EMUV_POLICY": "cap"}, LOOK)["cards"]
             assert full["memory"] == [64 * MIB, 0, 64 * MIB]
 
+    def test_a_shared_budget_that_was_lowered(self, shown_env: ShimEnv, emuv: Runner) -> None:
+        env = {**shown_env(vram=64 * MIB), "EMUV_SHARED": "1"}
+        take = 'd = started(); d.new("cuMemAlloc_v2", {0} * MIB); answer(seen=agreed(d))'
+        with running(env, take.format(20)) as (_, one), running(env, take.format(12)) as (_, two):
+            # Each sees what is left of the one budget, by CUDA and NVML alike.
+            assert one["seen"]["memory"] == one["seen"]["cuda"] == [64 * MIB, 44 * MIB, 20 * MIB]
+            assert two["seen"]["memory"] == two["seen"]["cuda"] == [64 * MIB, 32 * MIB, 32 * MIB]
+            (before,) = ask(env, LOOK)["cards"]
+            done = emuv("set", env["EMUV_RUN"], "--vram", "40MiB")
+            assert done.returncode == 0, done.stderr
+            (after,) = ask(env, LOOK)["cards"]
+        assert before["memory"] == [64 * MIB, 32 * MIB, 32 * MIB]
+        assert after["memory"] == [40 * MIB, 8 * MIB, 32 * MIB]
+        assert sorted(size for _, size in after["users"]) == [12 * MIB, 20 * MIB]
+
     def test_damaged_segments_are_passed_over(
         self, shown_env: ShimEnv, runtime_dir: Path
     ) -> None:
@@ -464,6 +479,17 @@ class TestLauncher:
         got = json.loads(done.stdout)
         assert got["card"]["memory"] == got["card"]["cuda"] == [64 * MIB, 16 * MIB, 48 * MIB]
         assert got["card"]["users"] == [[got["pid"], 32 * MIB]]
+
+
+def test_a_child_without_the_runs_environment(emuv_run: Runner) -> None:
+    inner = "import pynvml as n; n.nvmlInit(); h = n.nvmlDeviceGetHandleByIndex(0); " \
+            "print(n.nvmlDeviceGetMemoryInfo(h).total)"  # fmt: skip
+    outer = (
+        "import os, subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], "
+        "env={'LD_PRELOAD': os.environ['LD_PRELOAD']})"
+    )
+    done = emuv_run("--sim", "-q", "--vram", "32MiB", "--", sys.executable, "-c", outer, inner)
+    assert done.stdout == f"{32 * MIB}\n", done.stderr
 
 
 def text_of(env: Mapping[str, str]) -> list[str]:
