@@ -150,7 +150,7 @@ void emuv_config_read(emuv_config_t *config)
 	read_text("EMUV_DRIVER", config->driver, sizeof config->driver);
 
 	value = emuv_environ("EMUV_VRAM");
-	if (!value || !*value) {
+	if (!value) {
 		config->valid = 0;
 		snprintf(config->problem, sizeof config->problem,
 			 "libemuv.so is loaded but EMUV_VRAM is not set, and no process above this "
