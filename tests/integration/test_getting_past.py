@@ -229,6 +229,21 @@ class TestLostVariables:
         got = answer(["sh", "-c", '"$@"; exit $?', "sh", *words, command], env)
         assert got == {"got": 5, "code": OOM, "total": 5 * MIB}
 
+    def test_a_shared_budget_is_shared(self, lookup: Path, env: dict[str, str]) -> None:
+        """By a child that has lost the variables, too, and by libraries in their namespaces."""
+        code = """
+            from tests.integration.shim_child import *
+            import subprocess
+            d = started()
+            d.new("cuMemAlloc_v2", 10 * MIB)
+            bare = {k: v for k, v in os.environ.items() if not k.startswith("EMUV_") or "SIM" in k}
+            done = subprocess.run(sys.argv[1:], env=bare, capture_output=True, text=True)
+            answer(child=json.loads(done.stdout))
+        """
+        words = [sys.executable, "-c", textwrap.dedent(code), lookup, "dlsym", "libcuda.so.1"]
+        got = answer(words, {**env, "EMUV_SHARED": "1"})
+        assert got == {"child": {**HELD, "got": 14}}
+
     def test_in_an_ancestors_large_environment(self, lookup: Path, env: dict[str, str]) -> None:
         """Wherever in it the variables are, and whatever else begins as they do."""
         strange = {"EMU": "1", "EMUV": "EMUV_VRAM=1", "EMUVRAM": "1", "XEMUV_VRAM": "1", "E": ""}
