@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gc
 import io
+from typing import Any
 
 import torch
 
-from tests.runtime.checks import MIB, MODE, VISIBLE, main, refused
+from tests.runtime.checks import MIB, MODE, VISIBLE, NotApplicable, main, refused
 
 DEVICE = torch.device("cuda", 0)
 KERNEL = "a kernel of PyTorch's, machine code only"
@@ -190,6 +191,35 @@ def check_interchange() -> None:
     about = there.__cuda_array_interface__
     assert about["data"][0] == there.data_ptr()
     assert about["shape"] == (100,)
+
+
+def other_process(tensors: Any, done: Any) -> None:
+    """Sees what it was given, and changes it."""
+    tensor = tensors.get(timeout=60)
+    seen = tensor.cpu()
+    tensor.copy_(seen * 2)
+    torch.cuda.synchronize()
+    done.put(seen.tolist())
+    # The sender lives until this has let go of it.
+    del tensor
+    gc.collect()
+
+
+def check_shared_with_a_process() -> None:
+    if torch.cuda.get_allocator_backend() == "cudaMallocAsync":
+        raise NotApplicable("PyTorch does not share memory of pools")
+    clean()
+    there = torch.arange(100, dtype=torch.float32).to(DEVICE)
+    context = torch.multiprocessing.get_context("spawn")
+    tensors, done = context.Queue(), context.Queue()
+    process = context.Process(target=other_process, args=(tensors, done))
+    process.start()
+    tensors.put(there)
+    assert done.get(timeout=90) == [float(i) for i in range(100)]
+    process.join(30)
+    assert process.exitcode == 0
+    assert there.cpu().tolist() == [2.0 * i for i in range(100)]
+    torch.cuda.ipc_collect()
 
 
 def check_runtime_by_hand() -> None:
