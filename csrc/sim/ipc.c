@@ -323,7 +323,7 @@ static CUresult open_in(sim_context_t *context, const sim_handle_t *handle, CUde
 		return CUDA_SUCCESS;
 	}
 	result = sim_share_map(handle, SIM_RANGE_DEVICE, &look.found);
-	if (result != CUDA_SUCCESS)
+	if (result != CUDA_SUCCESS || !look.found)
 		return result;
 	look.found->context = context;
 	if (look.found->device != context->device)

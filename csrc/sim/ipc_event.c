@@ -136,7 +136,7 @@ SIM_API(cuIpcGetEventHandle, CUipcEventHandle *handle, CUevent event)
 {
 	CUresult result = CUDA_SUCCESS;
 	sim_shared_event_t **place;
-	sim_handle_t made;
+	sim_handle_t made = { 0 };
 
 	SIM_ENTER(cuIpcGetEventHandle);
 	if (!handle)
@@ -157,7 +157,7 @@ SIM_API(cuIpcGetEventHandle, CUipcEventHandle *handle, CUevent event)
 				close(fd);
 		}
 	}
-	if (result == CUDA_SUCCESS)
+	if (place && *place && result == CUDA_SUCCESS)
 		made = (sim_handle_t){
 			.magic = SIM_HANDLE_MAGIC, .key = (*place)->key, .pid = sim_share_self(),
 			.fd = (*place)->fd, .kind = SIM_SHARE_EVENT,

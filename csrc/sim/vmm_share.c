@@ -91,7 +91,7 @@ static CUresult read_label(int fd, label_t *label)
 SIM_API(cuMemImportFromShareableHandle, CUmemGenericAllocationHandle *handle, void *shareable,
 	CUmemAllocationHandleType type)
 {
-	label_t label;
+	label_t label = { 0 };
 	CUresult result;
 	vmm_t *vmm;
 	int fd;
