@@ -155,8 +155,11 @@ uint64_t emuv_shared_self(emuv_shared_t *shared, int enter);
 int emuv_shared_take_slot(emuv_shared_t *shared, uint64_t self, unsigned int *slot);
 /* Gives up a slot that holds nothing. */
 void emuv_shared_leave(emuv_shared_t *shared, unsigned int slot);
-/* Frees the slots of dead owners; how many.  `self`: who judges. */
-unsigned int emuv_shared_reap(emuv_shared_t *shared, uint64_t self);
+/*
+ * Frees the slots of dead owners; how many.  `self`: who judges.  Unless `thorough`, one
+ * whose pid is another process's by now may be taken for alive.
+ */
+unsigned int emuv_shared_reap(emuv_shared_t *shared, uint64_t self, int thorough);
 /* 1 where the leader and every owner is surely dead. */
 int emuv_shared_all_dead(emuv_shared_t *shared);
 /* The column of a card, entered if need be; -1: all are taken. */

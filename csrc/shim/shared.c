@@ -16,6 +16,8 @@
 /* Withdrawals for a lower slot's claim, PAUSE_NS apart, before it counts as held. */
 #define MOST_RETREATS 40
 #define PAUSE_NS 50000L
+/* How often a dead process is told from another that has its pid. */
+#define THOROUGH_MS 100
 /* Looks at a higher slot's claim, which withdraws when it sees ours. */
 #define SHORT_LOOKS 200
 #define MOST_LOOKS 60 /* further ones, PAUSE_NS apart */
@@ -275,7 +277,7 @@ bool emuv_share_settle(const emuv_share_t *share, CUdevice device,
 	return false;
 }
 
-bool emuv_share_again(const emuv_share_t *share, emuv_attempt_t *attempt)
+bool emuv_share_again(emuv_share_t *share, emuv_attempt_t *attempt)
 {
 	if (!attempt->again)
 		return false;
@@ -286,8 +288,18 @@ bool emuv_share_again(const emuv_share_t *share, emuv_attempt_t *attempt)
 	return true;
 }
 
-void emuv_share_tidy(const emuv_share_t *share)
+void emuv_share_tidy(emuv_share_t *share)
 {
-	if (share->file)
-		emuv_shared_reap(share->file, share->self);
+	struct timespec now;
+	uint64_t now_ms;
+	bool thorough;
+
+	if (!share->file)
+		return;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	thorough = now_ms - __atomic_load_n(&share->looked_ms, __ATOMIC_RELAXED) > THOROUGH_MS;
+	if (thorough)
+		__atomic_store_n(&share->looked_ms, now_ms, __ATOMIC_RELAXED);
+	emuv_shared_reap(share->file, share->self, thorough);
 }

@@ -30,6 +30,7 @@ typedef struct emuv_share {
 	emuv_shared_t *file; /* NULL: not ours (any more) */
 	uint64_t self;
 	unsigned int slot;
+	uint64_t looked_ms; /* atomic; when the dead were last looked for thoroughly */
 	uint8_t column[EMUV_MAX_DEVICES]; /* of the process's devices, by their order */
 } emuv_share_t;
 
@@ -73,8 +74,8 @@ bool emuv_share_settle(const emuv_share_t *share, CUdevice device,
 		       uint64_t guess);
 
 /* Without the lock: whether to decide again, after a pause and a look for the dead. */
-bool emuv_share_again(const emuv_share_t *share, emuv_attempt_t *attempt);
+bool emuv_share_again(emuv_share_t *share, emuv_attempt_t *attempt);
 /* Frees the slots of the dead: for reports. */
-void emuv_share_tidy(const emuv_share_t *share);
+void emuv_share_tidy(emuv_share_t *share);
 
 #endif
