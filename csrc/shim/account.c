@@ -218,7 +218,7 @@ bool emuv_account_inside(uint64_t address, emuv_entry_t *entry)
 		const emuv_entry_t *one = &g_books.ledger.entries[i];
 
 		found = one->kind == EMUV_KIND_MEMORY && address >= one->key &&
-			address - one->key < one->bytes;
+			address - one->key < emuv_entry_span(one);
 		if (found)
 			*entry = *one;
 	}

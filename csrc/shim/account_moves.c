@@ -200,7 +200,7 @@ bool emuv_account_leave(const emuv_entry_t *range, uint64_t address, uint64_t by
 {
 	uint64_t offset = address - range->key;
 	uint32_t at = (uint32_t)((offset + EMUV_BLOCK_BYTES - 1) / EMUV_BLOCK_BYTES);
-	uint32_t end = offset + bytes >= range->bytes ?
+	uint32_t end = offset + bytes >= emuv_entry_span(range) ?
 			       emuv_books_blocks(range) :
 			       (uint32_t)((offset + bytes) / EMUV_BLOCK_BYTES);
 	emuv_entry_t *entry;

@@ -169,8 +169,8 @@ static emuv_piece_t take_piece(emuv_entry_t *entry, uint32_t start, uint32_t end
 	emuv_extents_t *map = emuv_books_map(entry);
 	uint64_t charged = emuv_books_block_bytes(entry, start, end);
 
-	if (stop > entry->bytes)
-		stop = entry->bytes;
+	if (stop > emuv_entry_span(entry))
+		stop = emuv_entry_span(entry);
 	/* The end of a run is cut off: no vacant place is needed. */
 	if (map)
 		emuv_extents_set(map, start, end, 0, 0);

@@ -49,7 +49,7 @@ static bool find_range(CUdeviceptr address, CUdeviceptr *start, emuv_entry_t *ra
 		return emuv_account_inside(address, range);
 	}
 	return *start != address && emuv_account_look(EMUV_KIND_MEMORY, *start, range) &&
-	       address - *start < range->bytes;
+	       address - *start < emuv_entry_span(range);
 }
 
 /* False: no memory that anybody knows. */
@@ -59,7 +59,7 @@ static bool find(CUdeviceptr address, uint64_t bytes, emuv_hinted_t *found)
 	size_t size = 0;
 
 	if (find_range(address, &start, &found->range)) {
-		found->bytes = found->range.key + found->range.bytes - address;
+		found->bytes = found->range.key + emuv_entry_span(&found->range) - address;
 	} else {
 		found->range.key = 0;
 		if (!start ||

@@ -158,6 +158,9 @@ CUresult hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, unsi
 	return settle(&where, &grant, result, result ? 0 : *address, 0, false);
 }
 
+/* The card gives managed memory in pages: what a range does not fill of its last one is charged. */
+#define MANAGED_PAGE (UINT64_C(64) << 10)
+
 /*
  * Managed memory that the program asks for itself: what fits the budget may
  * migrate as the program likes and is charged as if it were on the device; what
@@ -165,21 +168,29 @@ CUresult hook_cuMemAllocPitch(CUdeviceptr_v1 *address, unsigned int *pitch, unsi
  */
 CUresult hook_cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flags)
 {
+	uint64_t slack = (MANAGED_PAGE - bytes % MANAGED_PAGE) % MANAGED_PAGE;
 	emuv_where_t where;
-	emuv_grant_t grant;
+	emuv_grant_t grant, exact;
 	CUresult result;
 
 	if (!address || !bytes || !emuv_where_current(&where) ||
 	    (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
 		return emuv_uncounted(g_real.cuMemAllocManaged(address, bytes, flags));
 	emuv_account_call(where.device, EMUV_FN_cuMemAllocManaged);
-	if (!emuv_placement_reserve(&where, bytes, EMUV_MAY_SPILL, &grant))
+	if (bytes > UINT64_MAX - slack)
+		slack = 0;
+	if (!emuv_placement_reserve(&where, bytes + slack, EMUV_MAY_SPILL, &grant))
 		return CUDA_ERROR_OUT_OF_MEMORY;
+	exact = grant;
+	exact.bytes = bytes;
+	if (exact.resident > bytes)
+		exact.resident = bytes;
 	if (grant.placement == EMUV_PLACED_DEVICE)
 		result = g_real.cuMemAllocManaged(address, bytes, flags);
 	else
-		result = emuv_placement_spill(&where, &grant, flags, address);
-	return settle(&where, &grant, result, result ? 0 : *address, EMUV_ENTRY_OWN_MANAGED, false);
+		result = emuv_placement_spill(&where, &exact, flags, address);
+	return settle(&where, &grant, result, result ? 0 : *address,
+		      EMUV_ENTRY_OWN_MANAGED | (uint32_t)slack << EMUV_ENTRY_SLACK_SHIFT, false);
 }
 
 /* Out of the ledger before the driver frees: the address may be given out again at once. */

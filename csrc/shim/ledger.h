@@ -55,6 +55,9 @@ enum emuv_placement {
 #define EMUV_ENTRY_IMPORTED 8u /* another process's or API's */
 #define EMUV_ENTRY_PINNED 16u  /* pinned host memory */
 
+/* In the upper half: bytes charged beyond the end, of a page that managed memory does not fill. */
+#define EMUV_ENTRY_SLACK_SHIFT 16
+
 typedef struct {
 	uint64_t key;
 	uint64_t bytes;    /* charged */
@@ -68,6 +71,12 @@ typedef struct {
 	uint8_t placement;
 	uint32_t flags;
 } emuv_entry_t;
+
+/* What an entry's memory holds, from its key on. */
+static inline uint64_t emuv_entry_span(const emuv_entry_t *entry)
+{
+	return entry->bytes - (entry->flags >> EMUV_ENTRY_SLACK_SHIFT);
+}
 
 typedef struct {
 	uint32_t tag;   /* hash of kind and key, never 0; 0: empty */

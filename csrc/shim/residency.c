@@ -91,13 +91,13 @@ static bool unfree(const emuv_where_t *where)
 	bool any = false;
 
 	for (size_t i = 0; i < n; i++) {
-		uint64_t there;
-		bool backed = !emuv_host_available(&there) || ranges[i].bytes <= there;
+		uint64_t there, span = emuv_entry_span(&ranges[i]);
+		bool backed = !emuv_host_available(&there) || span <= there;
 		bool pinned = backed &&
-			      !g_real.cuMemAdvise(ranges[i].key, ranges[i].bytes,
+			      !g_real.cuMemAdvise(ranges[i].key, span,
 						  CU_MEM_ADVISE_UNSET_READ_MOSTLY,
 						  where->device) &&
-			      !pin(ranges[i].key, ranges[i].bytes, where->device);
+			      !pin(ranges[i].key, span, where->device);
 
 		emuv_account_pinned(&ranges[i], pinned);
 		any |= pinned;

@@ -341,7 +341,8 @@ def check():
     assert used <= charged, (used / MIB, charged / MIB)
 def size(most):
     some = r.randrange(1, most // UNIT) * UNIT
-    return r.choice([UNIT, 2 * MIB, some, some // MIB * MIB or MIB])
+    odd = r.randrange(1, most)
+    return r.choice([UNIT, 17, 2 * MIB, some, odd, some // MIB * MIB or MIB])
 def window():
     a = r.choice(list(ranges))
     n = ranges[a][0]
