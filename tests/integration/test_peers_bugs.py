@@ -40,13 +40,14 @@ def nested(cc: Compiler, sim: Path, tmp_path: Path) -> dict[str, str]:
 
 
 class TestLookUps:
+    @pytest.mark.parametrize("mode", ["preload", "audit", "auditor"])
     @pytest.mark.parametrize("when", ["load", "first"])
     def test_a_driver_that_opens_and_looks_up_itself(
-        self, shim_env: ShimEnv, nested: dict[str, str], when: str
+        self, shim_env: ShimEnv, nested: dict[str, str], when: str, mode: str
     ) -> None:
         """The driver's own dlsym("cuInit") recursed into the hook (WSL)."""
         # GIVEN a driver that is a loader of another one, of a name like its own
-        env = {**shim_env(vram=8 * MIB), **nested, "EMUV_TEST_WHEN": when}
+        env = {**shim_env(vram=8 * MIB, mode=mode), **nested, "EMUV_TEST_WHEN": when}
         # WHEN a program uses it
         code = """
             d = started()
