@@ -21,6 +21,7 @@ from cuda_driver import (
     LAUNCH_TIMEOUT,
     NOT_READY,
     OUT_OF_MEMORY,
+    PEER_ACCESS_UNSUPPORTED,
     SUCCESS,
     Driver,
     PoolProps,
@@ -233,6 +234,35 @@ def test_a_context_takes_its_mappings_along(driver: Driver, peer: Peer) -> None:
     driver.cuCtxDestroy_v2(other)
     assert driver.code("cuMemGetAddressRange_v2", None, None, here) != SUCCESS
     driver.cuIpcCloseMemHandle(opened(driver, handle))
+
+
+OPEN = """
+class H(Structure): _fields_ = [('x', c_char * 64)]
+def opened(handle):
+    out = c_uint64()
+    code = driver.code("cuIpcOpenMemHandle_v2", byref(out), H.from_buffer_copy(handle), 1)
+    return code, out.value
+def ordinal(address):
+    return driver.get(c_int, "cuPointerGetAttribute", 9, address)
+"""
+
+
+def test_memory_of_another_card(driver_path: str, sim_table: SimTable) -> None:
+    """A card is the same one whatever number it has in a process; one that is not seen, none."""
+    two = {"EMUV_SIM_DEVICES": "2"}
+    with (
+        Peer(driver_path, 1, **two) as exporter,
+        Peer(driver_path, 0, **two) as both,
+        Peer(driver_path, 0, **two, CUDA_VISIBLE_DEVICES="1,0") as turned,
+        Peer(driver_path, 0, **two, CUDA_VISIBLE_DEVICES="0") as other,
+    ):
+        exporter.run("p = driver.new('cuMemAlloc_v2', 4096); driver.upload(p, b'of card 1')")
+        handle = exporter.ask("handle_of(p)")
+        for peer, number in ((both, 1), (turned, 0)):
+            peer.run(OPEN + f"code, p = opened({handle!r})")
+            assert peer.ask("code, driver.download(p, 9), ordinal(p)") == (0, b"of card 1", number)
+        other.run(OPEN)
+        assert other.ask(f"opened({handle!r})[0]") == PEER_ACCESS_UNSUPPORTED
 
 
 def test_shared_while_other_threads_write(driver: Driver, peer: Peer) -> None:
