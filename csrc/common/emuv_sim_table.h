@@ -35,7 +35,7 @@ typedef struct {
 	 * answer CUDA_ERROR_NOT_READY, synchronising waits) until hold == 0.
 	 */
 	CUresult (*hold_stream)(CUstream stream, int hold);
-	/* The n-th next call (1: the next) of `function` fails with `code`. */
+	/* The n-th next call (1: the next) of `function` fails with `code`; 0: none does. */
 	CUresult (*fail)(const char *function, uint64_t n, CUresult code);
 	/* Calls of `function` so far. */
 	CUresult (*calls)(const char *function, uint64_t *count);

@@ -96,6 +96,27 @@ sim_call_t *sim_call_find(const char *name)
 	return NULL;
 }
 
+/* Takes back what was armed for a call and has not struck. */
+static void fault_disarm(sim_call_t *call)
+{
+	struct fault **at = &faults;
+
+	pthread_mutex_lock(&fault_lock);
+	while (*at) {
+		struct fault *fault = *at;
+
+		if (fault->call != call) {
+			at = &fault->next;
+			continue;
+		}
+		*at = fault->next;
+		free(fault);
+		call->faults--;
+		sim_slow--;
+	}
+	pthread_mutex_unlock(&fault_lock);
+}
+
 CUresult sim_fault_arm(const char *name, uint64_t n, bool from_now, CUresult code)
 {
 	sim_call_t *call = sim_call_find(name);
@@ -104,6 +125,10 @@ CUresult sim_fault_arm(const char *name, uint64_t n, bool from_now, CUresult cod
 
 	if (!call)
 		return CUDA_ERROR_NOT_FOUND;
+	if (n == 0 && from_now) {
+		fault_disarm(call);
+		return CUDA_SUCCESS;
+	}
 	if (n == 0 || code == CUDA_SUCCESS)
 		return CUDA_ERROR_INVALID_VALUE;
 	fault = malloc(sizeof(*fault));
