@@ -177,6 +177,8 @@ unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device);
 bool emuv_account_pool_leaves(unsigned int slot);
 void emuv_account_pool_stays(unsigned int slot);
 void emuv_account_pool_gone(unsigned int slot);
+/* Others who share the budget would miss what this process is not sure of: look. */
+bool emuv_account_pools_unsure(CUdevice device);
 /*
  * Up to `max` pools of a device, from *next (0 at first) on; none of them is destroyed
  * before it was handed to emuv_account_pool_seen with what the driver has reserved for

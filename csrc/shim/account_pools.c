@@ -184,6 +184,20 @@ void emuv_books_pool_freed(const emuv_entry_t *entry)
 
 /* ---- looking ---- */
 
+/* What is not sure takes room from everybody: not much of it where the budget is shared. */
+bool emuv_account_pools_unsure(CUdevice device)
+{
+	const emuv_budget_device_t *d = &g_books.devices[device];
+	bool much;
+
+	if (__builtin_expect(!g_books.share, 1))
+		return false;
+	emuv_books_lock();
+	much = d->vram != EMUV_UNLIMITED && d->unsure > d->vram / 32;
+	emuv_books_unlock();
+	return much;
+}
+
 size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t *looks, size_t max)
 {
 	size_t n = 0;

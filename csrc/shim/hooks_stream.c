@@ -139,6 +139,8 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 	entry.key = *address;
 	entry.context = (uint64_t)(uintptr_t)where.context;
 	emuv_account_commit(where.device, &grant, &entry, card_full);
+	if (slot && emuv_account_pools_unsure(where.device))
+		emuv_pools_look(where.device);
 	return CUDA_SUCCESS;
 }
 
