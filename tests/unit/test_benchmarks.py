@@ -28,6 +28,7 @@ import kernels
 import launcher_start
 import prefetch
 import run_all
+import torch_step
 import vmm_round
 from _bench import BenchmarkError, Calls, Programs, Summary
 
@@ -35,7 +36,7 @@ SCHEMA = json.loads((ROOT / "benchmarks" / "result.schema.json").read_text())
 FIGURES = json.loads((ROOT / "benchmarks" / "figures.schema.json").read_text())
 RESULTS = sorted(
     path
-    for name in (b.__name__ for b in (*run_all.BENCHMARKS, *run_all.FIGURES))
+    for name in (b.__name__ for b in (*run_all.BENCHMARKS, *run_all.FIGURES, torch_step))
     for path in run_all.RESULTS.glob(f"{name}.*.json")
 )
 
@@ -215,3 +216,15 @@ def test_committed_results(path: Path) -> None:
     assert document["benchmark"] == path.name.split(".")[0]
     assert document["commit"]
     assert not document["commit"].endswith("-dirty")
+
+
+def test_torch_step_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no torch' >&2\nexit 1\n")
+    python.chmod(0o755)
+    options = torch_step.parser().parse_args(["--quick", "--python", str(python)])
+    assert _bench.run(torch_step.measure, options) == 1
+    said = capsys.readouterr().err
+    assert str(python) in said
+    assert "no torch" in said
+    assert "make test-torch" in said
