@@ -2,6 +2,8 @@
 #
 # make demo   what emuV does, on a simulated GPU
 # make test   the test suite
+# make test-deep    100,000 steps of random programs against the budget's reference (minutes)
+# make test-soak    processes, threads and changing budgets, data checked (10 minutes)
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
 # make analyze      clang's warnings and static analysis (minutes; wants clang)
 # make fuzz         readers of files and settings, with anything in them (minutes)
@@ -27,7 +29,7 @@ GPU_SITE := build/gpu-site
 WHEELS ?=
 GPU_PYTHON_VERSION ?= 3.12
 
-.PHONY: help build demo test test-numba test-clients test-torch test-cupy lint analyze coverage fuzz valgrind check-c bench gpu-check gpu-facts wheels dist clean
+.PHONY: help build demo test test-deep test-soak test-numba test-clients test-torch test-cupy lint analyze coverage fuzz valgrind check-c bench gpu-check gpu-facts wheels dist clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "more: build lint coverage check-c bench dist clean; on a GPU: gpu-check gpu-facts"
@@ -51,6 +53,13 @@ demo: build
 
 test: build
 	@timeout --kill-after=10 1200 $(PY) -m pytest -q $(TESTS)
+
+test-deep: build
+	@EMUV_MODEL_STEPS=$(or $(STEPS),100000) timeout --kill-after=10 7200 \
+		$(PY) -m pytest -q --durations=2 tests/model
+
+test-soak: build
+	@timeout --kill-after=10 1200 $(PY) tests/soak/run.py --seconds $(or $(SOAK_SECONDS),600)
 
 # numba-cuda's own test suite on the simulated GPU, as it is and under a budget
 # that makes it spill (some 700 MB to install).  SAVE=1 keeps the new list of
