@@ -76,7 +76,8 @@ for mode in (0, 1, 2):
             code = action(x) if mine else in_thread(action, x)
             graph = c_uint64()
             end = d.code("cuStreamEndCapture", captured, byref(graph))
-            rows[f"{action.__name__} mode {mode} {'same' if mine else 'other'} thread"] = [code, end]
+            thread = "same" if mine else "other"
+            rows[f"{action.__name__} mode {mode} {thread} thread"] = [code, end]
 answer(rows=rows, held=held() if "EMUV_VRAM" in os.environ else None)
 """
 
