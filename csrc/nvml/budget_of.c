@@ -43,6 +43,9 @@ static const emuv_reports_t *reports(void)
 		return NULL;
 	if (now && now->size < sizeof *now)
 		now = NULL; /* another version of emuV */
+	/* What is remembered must stay, whatever the program closes. */
+	if (now)
+		dlmopen(LM_ID_BASE, "libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 	dlclose(library);
 	__atomic_store_n(&found, now, __ATOMIC_RELEASE);
 	return now;
