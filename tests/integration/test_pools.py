@@ -371,3 +371,55 @@ def test_a_pool_that_cannot_be_asked(shim_env: ShimEnv, fails: str) -> None:
     assert child.answer["code"] in (0, OOM)
     assert child.answer["again"] == 0
     assert child.answer["most"] <= 64 * MIB
+
+
+@pytest.mark.parametrize("virtual", [0, 4096 * MIB])
+def test_threads_share_pools(shim_env: ShimEnv, virtual: int) -> None:
+    # GIVEN threads that allocate from one pool and besides it, and one that watches the card
+    code = keeper("""
+        import random
+        import threading
+        keep(pool)
+        context = d.new("cuCtxGetCurrent")
+        codes, peak, stop = set(), [0], threading.Event()
+        def work(seed):
+            d.cuCtxSetCurrent(context)
+            rng, own, live, out = random.Random(seed), stream(d), [], c_uint64()
+            for _ in range(150):
+                if live and rng.random() < 0.5:
+                    a, ordered = live.pop(rng.randrange(len(live)))
+                    codes.add(d.code("cuMemFreeAsync", a, own) if ordered
+                              else d.code("cuMemFree_v2", a))
+                    continue
+                ordered = rng.random() < 0.7
+                size = rng.choice([4096, MIB, 3 * MIB, 11 * MIB])
+                code = (d.code("cuMemAllocAsync", byref(out), size, own) if ordered
+                        else d.code("cuMemAlloc_v2", byref(out), size))
+                codes.add(code)
+                if code == 0:
+                    live.append((out.value, ordered))
+            for a, ordered in live:
+                d.code("cuMemFreeAsync", a, own) if ordered else d.code("cuMemFree_v2", a)
+            d.cuStreamSynchronize(own)
+        def watch():
+            while not stop.is_set():
+                peak[0] = max(peak[0], card_used(d))
+                stop.wait(0.001)
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        watcher = threading.Thread(target=watch)
+        for t in (watcher, *threads):
+            t.start()
+        for t in threads:
+            t.join()
+        stop.set()
+        watcher.join()
+        d.cuMemFree_v2(plain(4096)[1])
+        d.cuMemPoolTrimTo(pool, 0)
+        end = [*held(), books()["kept_bytes"], card_used(d)]
+        answer(codes=sorted(codes), peak=peak[0], end=end)
+    """)
+    child = run_child(shim_env(vram=64 * MIB, virtual=virtual), code)
+    # THEN the card never has more than the budget, and all is given back
+    assert child.answer["peak"] <= 64 * MIB
+    assert set(child.answer["codes"]) <= ({0} if virtual else {0, OOM})
+    assert child.answer["end"] == [0] * 6
