@@ -202,6 +202,23 @@ static void correct(const part_t *part, uint64_t ended)
 	emuv_account_graph_seen(part->device, ended, known ? &reserved : NULL);
 }
 
+static uint64_t trims_of(CUdevice device)
+{
+	return __atomic_load_n(&trims[device], __ATOMIC_ACQUIRE) + 1;
+}
+
+/*
+ * Memory of an earlier launch, which a trim has left where it is because that launch goes
+ * on: nobody tells, but as much is still there after one more trim.
+ */
+static bool untrimmed(const part_t *part)
+{
+	uint64_t reserved;
+
+	return part->backed && emuv_pools_graph_reserved(part->device, &reserved) &&
+	       reserved >= part->bytes;
+}
+
 /*
  * Reserves what a launch may take, `held` of it by device.  Memory that is there since
  * an earlier launch is in the books already.  False: refused, and nothing is reserved.
@@ -210,13 +227,16 @@ static bool reserve(needs_t *needs, uint64_t held[PARTS])
 {
 	for (int i = 0; i < needs->count; i++) {
 		part_t *part = &needs->parts[i];
-		uint64_t now = __atomic_load_n(&trims[part->device], __ATOMIC_ACQUIRE) + 1;
+		bool there = part->backed == trims_of(part->device);
+		bool room = there || emuv_pools_make_graph_room(part->device, part->bytes);
 
-		held[i] = part->backed == now ? 0 : part->bytes;
-		part->backed = now;
-		if (!held[i] || emuv_pools_make_graph_room(part->device, held[i]))
+		held[i] = !there && room ? part->bytes : 0;
+		room = room || untrimmed(part);
+		/* Making room may have trimmed. */
+		part->backed = trims_of(part->device);
+		if (room)
 			continue;
-		emuv_account_denied(part->device, held[i]);
+		emuv_account_denied(part->device, part->bytes);
 		while (i--)
 			correct(&needs->parts[i], held[i]);
 		return false;

@@ -253,3 +253,25 @@ def test_a_driver_that_refuses(shim_env: ShimEnv, fails: str) -> None:
     if fails != "cuGraphNodeGetType":  # a graph that cannot be read is not known to need any
         assert child.answer["first"][0] <= child.answer["first"][2]
         assert child.answer["end"] == [0, 0, 0]
+
+
+def test_a_graph_that_runs_is_launched_again(shim_env: ShimEnv) -> None:
+    # GIVEN a graph that takes most of the budget and is not done
+    code = test("""
+        g, e = graph(40 * MIB)
+        launch(e)
+        hold(d, s, True)
+        codes = [d.code("cuGraphLaunch", e, s)]
+        # WHEN somebody asks for room, which it cannot give up
+        codes.append(d.code("cuMemAlloc_v2", byref(c_uint64()), 30 * MIB))
+        # AND it is launched once more
+        codes.append(d.code("cuGraphLaunch", e, s))
+        during = look()
+        hold(d, s, False)
+        codes.append(launch(e))
+        answer(codes=codes, during=during, end=look(), most=most)
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    # THEN nothing is trimmed under it, and its memory is not asked for twice
+    assert child.answer["codes"] == [0, OOM, 0, 0]
+    assert child.answer["during"] == child.answer["end"] == [40, 40, 40]
