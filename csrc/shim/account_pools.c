@@ -42,6 +42,15 @@ static void put(emuv_pool_t *p, uint64_t live, uint64_t reserved, uint64_t unsur
 	d->unsure += p->unsure;
 }
 
+/*
+ * Drivers give memory out in pieces of 512 bytes.  What that is more than was asked for is
+ * not kept, and as little charged as with other allocations.
+ */
+static uint64_t given(uint64_t bytes)
+{
+	return (bytes + 511) / 512 * 512;
+}
+
 /* What the pool grows by at a time divides all that it was ever seen to have. */
 static uint64_t in_pieces(const emuv_pool_t *p, uint64_t bytes)
 {
@@ -120,9 +129,11 @@ bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
 	emuv_pool_t *p = pool_of(how >> EMUV_POOL_SHIFT);
 	emuv_budget_device_t *d = &g_books.devices[device];
 	uint64_t kept = p->reserved - p->live;
-	uint64_t grows = bytes > kept ? bytes - kept : 0;
-	uint64_t worst = in_pieces(p, bytes);
-	uint64_t likely = p->wider ? in_pieces(p, grows) : grows;
+	uint64_t takes = bytes > EMUV_UNLIMITED / 4 ? bytes : given(bytes);
+	uint64_t grows = takes > kept ? takes - kept : 0;
+	uint64_t charged = grows > takes - bytes ? grows - (takes - bytes) : 0;
+	uint64_t worst = in_pieces(p, takes);
+	uint64_t likely = p->wider ? in_pieces(p, grows) : charged;
 	uint64_t room = emuv_budget_room(d);
 	bool fits;
 
@@ -141,7 +152,7 @@ bool emuv_books_pool_reserve(CUdevice device, uint64_t bytes, unsigned int how,
 	d->counters.device_bytes += bytes;
 	p->asked += worst;
 	p->begun += worst;
-	put(p, p->live + bytes, p->reserved, p->unsure + worst - grows);
+	put(p, p->live + takes, p->reserved, p->unsure + worst - grows);
 	return true;
 }
 
@@ -159,7 +170,7 @@ void emuv_books_pool_ends(const emuv_grant_t *grant, bool undone)
 		return;
 	p->begun -= grant->growth;
 	if (undone)
-		put(p, p->live - grant->bytes, p->reserved, p->unsure);
+		put(p, p->live - given(grant->bytes), p->reserved, p->unsure);
 }
 
 void emuv_books_pool_spilled(const emuv_entry_t *entry)
@@ -176,7 +187,7 @@ void emuv_books_pool_freed(const emuv_entry_t *entry)
 	emuv_pool_t *p = pool_of(entry->references);
 
 	if (entry->placement == EMUV_PLACED_DEVICE)
-		put(p, p->live - entry->bytes, p->reserved, p->unsure);
+		put(p, p->live - given(entry->bytes), p->reserved, p->unsure);
 	else
 		p->spilled -= entry->bytes;
 	vacate_if_over(p);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "graphs.h"
+#include "pause.h"
 #include "real.h"
 #include "relaxed.h"
 
@@ -227,6 +228,52 @@ static bool reserve(CUdevice device, uint64_t bytes, unsigned int how, emuv_gran
 		emuv_account_reserve(device, bytes, how | EMUV_ESTIMATE, grant));
 }
 
+/* What the program has freed and streams have not come to yet, by the driver's word. */
+static uint64_t pending(CUdevice device)
+{
+	emuv_pool_look_t looks[8];
+	unsigned int next = 0;
+	uint64_t sum = 0;
+	size_t n;
+
+	while ((n = emuv_account_pools(device, &next, looks, sizeof looks / sizeof *looks)))
+		for (size_t i = 0; i < n; i++) {
+			uint64_t live = looks[i].reserved - looks[i].kept;
+			cuuint64_t used = 0;
+
+			if (looks[i].kept &&
+			    !g_real.cuMemPoolGetAttribute((CUmemoryPool)(uintptr_t)looks[i].handle,
+							  CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used) &&
+			    used > live)
+				sum += used - live;
+			emuv_account_pool_seen(&looks[i], NULL);
+		}
+	return sum;
+}
+
+#define PENDING_TRIES 10000 /* of 100 µs */
+
+/* Waits for frees that will make room, as a driver does when it is full, but not for ever. */
+static bool wait_for_frees(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
+{
+	for (int i = 0; i < PENDING_TRIES; i++) {
+		emuv_report_t report;
+		uint64_t need;
+
+		emuv_account_report(device, &report);
+		need = emuv_account_excess(device) + (bytes > report.room ? bytes - report.room : 0);
+		if (!need || pending(device) < need)
+			break;
+		emuv_pause_us(100);
+		trim_pools(device, need);
+		if (reserve(device, bytes, how, grant))
+			return true;
+	}
+	/* The last of them may have come to pass between the last trim and the last look. */
+	trim_pools(device, bytes);
+	return reserve(device, bytes, how, grant);
+}
+
 static bool make_room(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)
 {
 	emuv_report_t report;
@@ -249,12 +296,14 @@ static bool make_room(CUdevice device, uint64_t bytes, unsigned int how, emuv_gr
 	 * a spill comes before what graphs that live are associated with.
 	 */
 	spills = how & EMUV_MAY_SPILL && report.policy == EMUV_POLICY_SPILL && bytes <= report.free;
-	if (!emuv_account_graph(device) || (spills && !graphs_spare(device)) ||
-	    g_real.cuDeviceGraphMemTrim(device))
-		return false;
-	emuv_graphs_trimmed(device);
-	look_at_graphs(device);
-	return reserve(device, bytes, how, grant);
+	if (emuv_account_graph(device) && (!spills || graphs_spare(device)) &&
+	    !g_real.cuDeviceGraphMemTrim(device)) {
+		emuv_graphs_trimmed(device);
+		look_at_graphs(device);
+		if (reserve(device, bytes, how, grant))
+			return true;
+	}
+	return !spills && wait_for_frees(device, bytes, how, grant);
 }
 
 bool emuv_pools_make_room(CUdevice device, uint64_t bytes, unsigned int how, emuv_grant_t *grant)

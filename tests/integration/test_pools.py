@@ -423,3 +423,33 @@ def test_threads_share_pools(shim_env: ShimEnv, virtual: int) -> None:
     assert child.answer["peak"] <= 64 * MIB
     assert set(child.answer["codes"]) <= ({0} if virtual else {0, OOM})
     assert child.answer["end"] == [0] * 6
+
+
+def test_what_cannot_be_spilled_waits_for_frees(shim_env: ShimEnv) -> None:
+    # GIVEN memory that its stream will free when it gets there
+    code = keeper("""
+        import threading
+        codes = []
+        _, a = take(50 * MIB)
+        hold(d, s, True)
+        give(a)
+        timer = threading.Timer(0.1, lambda: hold(d, s, False))
+        timer.start()
+        codes.append(d.code("cuMemAlloc_v2", byref(c_uint64()), 40 * MIB))
+        timer.join()
+        # AND when it does not get there
+        _, a = take(20 * MIB)
+        d.cuMemsetD8Async(a, 1, 4096, s)
+        d.cuStreamSynchronize(s)
+        hold(d, s, True)
+        give(a)
+        codes.append(d.code("cuMemAlloc_v2", byref(c_uint64()), 20 * MIB))
+        hold(d, s, False)
+        settle()
+        codes.append(d.code("cuMemAlloc_v2", byref(c_uint64()), 20 * MIB))
+        answer(codes=codes, most=most)
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    # THEN it is had when it is there, and refused when that takes too long
+    assert child.answer["codes"] == [0, OOM, 0]
+    assert child.answer["most"] <= 64 * MIB
