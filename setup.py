@@ -53,7 +53,9 @@ CFLAGS += shlex.split(os.environ.get("EMUV_CFLAGS", ""))
 
 
 # A library that goes without the C library (and so without what sanitizers call).
-BARE_CFLAGS = ["-ffreestanding", "-fno-stack-protector", "-fno-tree-loop-distribute-patterns"]
+BARE_CFLAGS = ["-ffreestanding", "-fno-stack-protector"]
+if "clang" not in CC[0]:  # which makes no call to memset of a loop where it is freestanding
+    BARE_CFLAGS += ["-fno-tree-loop-distribute-patterns"]
 
 
 class SharedLibrary(Extension):

@@ -248,7 +248,7 @@ int emuv_shared_snapshot(emuv_segment_view_t *view, emuv_shared_t *copy, emuv_er
 	int settled = 0, rc = 0;
 
 	for (int i = 0; i < SNAPSHOT_TRIES && !settled && rc == 0; i++) {
-		uint64_t before, after;
+		uint64_t before, after = 0;
 
 		if (i)
 			emuv_segment_pause(SNAPSHOT_PAUSE_NS);

@@ -16,7 +16,7 @@
 #include "check.h"
 #include "cuda_abi.h"
 
-enum { THREADS = 4, ROUNDS = 48, LARGEST = 6 << 20, GRANULE = 2 << 20 };
+enum { THREADS = 4, ROUNDS = 32, LARGEST = 6 << 20, GRANULE = 2 << 20 };
 
 typedef struct {
 	pthread_t thread;
@@ -101,11 +101,41 @@ static void managed(worker_t *worker)
 
 	if (!got(ATTEMPT("cuMemAllocManaged", &address, bytes, CU_MEM_ATTACH_GLOBAL)))
 		return;
+	/* The program's own hints: clipped where they would break the budget. */
+	CALL("cuMemAdvise", address, bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION, 0);
+	CALL("cuMemPrefetchAsync", address, bytes, 0, worker->one);
 	use(worker, address, bytes);
+	CALL("cuMemPrefetchAsync", address, bytes, CU_DEVICE_CPU, worker->one);
+	CALL("cuStreamSynchronize", worker->one);
 	host = (unsigned char *)(uintptr_t)address;
 	host[bytes - 1] = 7;
 	expect(host[bytes - 1] == 7, "a byte of managed memory");
 	CALL("cuMemFree_v2", address);
+}
+
+/* A pool that keeps what is freed, until it is told not to. */
+static void pooled(worker_t *worker)
+{
+	CUmemPoolProps props = {
+		.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+		.location = { .type = CU_MEM_LOCATION_TYPE_DEVICE },
+	};
+	uint64_t all = UINT64_MAX;
+	word_t pool, address;
+
+	CALL("cuMemPoolCreate", &pool, &props);
+	CALL("cuMemPoolSetAttribute", pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &all);
+	for (int i = 0; i < 3; i++) {
+		size_t bytes = any(worker, LARGEST);
+
+		if (!got(ATTEMPT("cuMemAllocFromPoolAsync", &address, bytes, pool, worker->one)))
+			continue;
+		use(worker, address, bytes);
+		CALL("cuMemFreeAsync", address, worker->one);
+	}
+	CALL("cuStreamSynchronize", worker->one);
+	CALL("cuMemPoolTrimTo", pool, 0);
+	CALL("cuMemPoolDestroy", pool);
 }
 
 static void mapped(worker_t *worker)
@@ -141,23 +171,26 @@ static void array(worker_t *worker)
 		CALL("cuArrayDestroy", handle);
 }
 
-/* A graph over memory that may be spilled, launched twice. */
+/* A graph over memory that may be spilled, and with memory of its own, launched twice. */
 static void graph(worker_t *worker)
 {
 	size_t bytes = any(worker, LARGEST);
-	word_t address, made, exec;
+	word_t address, made, exec, inner;
 
 	if (!got(ATTEMPT("cuMemAlloc_v2", &address, bytes)))
 		return;
 	CALL("cuStreamBeginCapture_v2", worker->one, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 	CALL("cuMemsetD8Async", address, 0x55, bytes, worker->one);
 	CALL("cuMemcpyDtoHAsync_v2", worker->seen, address + bytes - 1, 1, worker->one);
+	CALL("cuMemAllocAsync", &inner, 4096, worker->one);
+	CALL("cuMemsetD8Async", inner, 0x66, 4096, worker->one);
+	CALL("cuMemcpyDtoHAsync_v2", worker->seen + 1, inner + 4095, 1, worker->one);
+	CALL("cuMemFreeAsync", inner, worker->one);
 	CALL("cuStreamEndCapture", worker->one, &made);
 	CALL("cuGraphInstantiateWithFlags", &exec, made, 0);
-	for (int i = 0; i < 2; i++) {
-		CALL("cuGraphLaunch", exec, worker->one);
+	for (int i = 0; i < 2 && got(ATTEMPT("cuGraphLaunch", exec, worker->one)); i++) {
 		CALL("cuStreamSynchronize", worker->one);
-		expect(worker->seen[0] == 0x55, "a graph's byte");
+		expect(worker->seen[0] == 0x55 && worker->seen[1] == 0x66, "a graph's bytes");
 	}
 	CALL("cuGraphExecDestroy", exec);
 	CALL("cuGraphDestroy", made);
@@ -166,7 +199,8 @@ static void graph(worker_t *worker)
 
 static void *work(void *argument)
 {
-	static void (*const forms[])(worker_t *) = { plain, ordered, managed, mapped, array, graph };
+	static void (*const forms[])(worker_t *) = { plain, ordered, managed, pooled,
+						 mapped, array, graph };
 	worker_t *worker = argument;
 	size_t free_bytes, total;
 
