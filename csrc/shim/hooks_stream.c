@@ -25,14 +25,14 @@ typedef struct {
 	enum emuv_function function;
 	CUresult (*alloc)(CUdeviceptr *, size_t, CUstream);
 	CUresult (*alloc_from)(CUdeviceptr *, size_t, CUmemoryPool, CUstream);
-	bool per_thread;
+	bool per_thread, from_pool;
 } form_t;
 
 static CUresult call(const form_t *form, CUdeviceptr *address, size_t bytes, CUmemoryPool pool,
 		     CUstream stream)
 {
-	return form->alloc ? form->alloc(address, bytes, stream) :
-			     form->alloc_from(address, bytes, pool, stream);
+	return form->from_pool ? form->alloc_from(address, bytes, pool, stream) :
+				 form->alloc(address, bytes, stream);
 }
 
 #define UNDO_TRIES 10
@@ -146,7 +146,8 @@ static CUresult allocate(const form_t *form, CUdeviceptr *address, size_t bytes,
 
 CUresult hook_cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream stream)
 {
-	const form_t form = { EMUV_FN_cuMemAllocAsync, g_real.cuMemAllocAsync, NULL, false };
+	const form_t form = { EMUV_FN_cuMemAllocAsync, g_real.cuMemAllocAsync, NULL, false,
+			      false };
 
 	return allocate(&form, address, bytes, NULL, stream);
 }
@@ -154,7 +155,7 @@ CUresult hook_cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream strea
 CUresult hook_cuMemAllocAsync_ptsz(CUdeviceptr *address, size_t bytes, CUstream stream)
 {
 	const form_t form = { EMUV_FN_cuMemAllocAsync_ptsz, g_real.cuMemAllocAsync_ptsz, NULL,
-			      true };
+			      true, false };
 
 	return allocate(&form, address, bytes, NULL, stream);
 }
@@ -163,7 +164,7 @@ CUresult hook_cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t bytes, CUmemo
 				      CUstream stream)
 {
 	const form_t form = { EMUV_FN_cuMemAllocFromPoolAsync, NULL,
-			      g_real.cuMemAllocFromPoolAsync, false };
+			      g_real.cuMemAllocFromPoolAsync, false, true };
 
 	return allocate(&form, address, bytes, pool, stream);
 }
@@ -172,7 +173,7 @@ CUresult hook_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr *address, size_t bytes, C
 					   CUstream stream)
 {
 	const form_t form = { EMUV_FN_cuMemAllocFromPoolAsync_ptsz, NULL,
-			      g_real.cuMemAllocFromPoolAsync_ptsz, true };
+			      g_real.cuMemAllocFromPoolAsync_ptsz, true, true };
 
 	return allocate(&form, address, bytes, pool, stream);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// link: csrc/shim/config.c
+// link: csrc/shim/config.c csrc/common/emuv_environ.c
 // corpus: tests/fuzz/corpus/config
 /*
  * The environment that the interposer reads: lines NAME=VALUE.  It is understood, or

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// link: csrc/common/emuv_segment_*.c
+// link: csrc/common/emuv_segment_*.c csrc/common/emuv_shared*.c csrc/common/emuv_environ.c
 // corpus: tests/fuzz/corpus/segment
 /*
  * A stranger's segment: opened, read, and written to as a controller does.  It is refused
