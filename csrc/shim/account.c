@@ -10,13 +10,14 @@ bool emuv_account_reserve(CUdevice device, uint64_t bytes, unsigned int how, emu
 {
 	emuv_budget_device_t *d = &g_books.devices[device];
 	emuv_attempt_t attempt = { 0 };
-	bool granted, wanted;
+	bool granted;
 
 	do {
 		emuv_pool_t *pool = emuv_books_pool(how >> EMUV_POOL_SHIFT), before = { 0 };
 		uint64_t unsure;
+		bool wanted;
 
-		granted = wanted = false;
+		granted = false;
 		emuv_books_lock();
 		emuv_books_look(device, &attempt);
 		unsure = d->unsure;

@@ -102,7 +102,7 @@ static CUresult instantiate(CUgraphExec *handle, CUgraph graph, uint64_t flags)
 				"the simulated GPU does not launch graphs from kernels");
 	sim_lock_take();
 	result = make(graph, flags, &exec);
-	if (result == CUDA_SUCCESS && flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
+	if (exec && result == CUDA_SUCCESS && flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD)
 		result = sim_graph_memory_book(exec->graph);
 	if (result == CUDA_SUCCESS)
 		*handle = (CUgraphExec)exec;
