@@ -81,6 +81,7 @@ def compile_program(
         *flags,
         *(f"-I{ROOT / 'csrc' / part}" for part in ("", "common", "shim", "sim")),
     ]
+    _folder()  # once, before threads ask: each would get one, and lose it with the next
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda module: _object(module, *command), modules))
     linked = [source, *more, *objects, "-o", target, "-ldl", "-lm"]
