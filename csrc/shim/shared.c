@@ -281,6 +281,7 @@ bool emuv_share_again(emuv_share_t *share, emuv_attempt_t *attempt)
 {
 	if (!attempt->again)
 		return false;
+	attempt->again = false; /* until the next settling says so */
 	if (attempt->reap)
 		emuv_share_tidy(share);
 	if (attempt->pause)

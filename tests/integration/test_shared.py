@@ -308,7 +308,7 @@ def test_eight_controllers_at_once(
     shim_env: ShimEnv, runtime_dir: Path, shared: bool
 ) -> None:
     """No budget is torn, none lost, and each says exactly what it replaced."""
-    sets = int(os.environ.get("EMUV_SETS", "25"))
+    sets = int(os.environ.get("EMUV_SETS", "15"))
     code = """
 import sys
 from emuv_shim.controller import Controller
@@ -451,12 +451,12 @@ class TestCommands:
 def test_random_kills(
     shared_env: ShimEnv, cc: Compiler, runtime_dir: Path, controller: Controller
 ) -> None:
-    """Processes under one budget, killed at random for EMUV_KILL_SECONDS (4)."""
+    """Processes under one budget, killed at random for EMUV_KILL_SECONDS (3)."""
     import random
 
     from emuv_shim._segment import RunView
 
-    seconds = float(os.environ.get("EMUV_KILL_SECONDS", "4"))
+    seconds = float(os.environ.get("EMUV_KILL_SECONDS", "3"))
     vram, virtual = 64 * MIB, 64 * MIB
     source = Path(__file__).parent / "programs" / "churn.c"
     churn = cc(source.read_text(), libs=["cuda"], name="churn")
