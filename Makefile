@@ -2,7 +2,7 @@
 #
 # make demo   what emuV does, on a simulated GPU
 # make test   the test suite
-# make test-deep    100,000 steps of random programs against the budget's reference (minutes)
+# make test-deep    100,000 random steps against the budget's reference; processes killed at random (minutes)
 # make test-soak    processes, threads and changing budgets, data checked (10 minutes)
 # make test-numba    numba-cuda's own tests, without emuV and under a budget
 # make analyze      clang's warnings and static analysis (minutes; wants clang)
@@ -57,6 +57,9 @@ test: build
 test-deep: build
 	@EMUV_MODEL_STEPS=$(or $(STEPS),100000) timeout --kill-after=10 7200 \
 		$(PY) -m pytest -q --durations=2 tests/model
+	@KILL_SECONDS=30 timeout --kill-after=10 600 $(PY) -m pytest -q tests/c -k test_shared
+	@EMUV_KILL_SECONDS=120 EMUV_SETS=200 timeout --kill-after=10 600 \
+		$(PY) -m pytest -q tests/integration/test_shared.py -k "kills or eight"
 
 test-soak: build
 	@timeout --kill-after=10 1200 $(PY) tests/soak/run.py --seconds $(or $(SOAK_SECONDS),600)

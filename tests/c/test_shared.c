@@ -18,6 +18,13 @@
 #include "message.h"
 #include "shared_run.h"
 
+static unsigned int kill_seconds(void)
+{
+	const char *seconds = getenv("KILL_SECONDS");
+
+	return seconds ? (unsigned int)strtoul(seconds, NULL, 10) : 2;
+}
+
 /* Runs `work` in a child and checks that it ends well. */
 static void in_child(void (*work)(void))
 {
@@ -26,7 +33,7 @@ static void in_child(void (*work)(void))
 
 	CHECK(child >= 0);
 	if (child == 0) {
-		alarm(40);
+		alarm(40 + kill_seconds());
 		work();
 		_exit(0);
 	}
@@ -482,8 +489,7 @@ static pid_t start_churn(uint64_t seed)
 
 static void killed_at_random(void)
 {
-	const char *seconds = getenv("KILL_SECONDS");
-	uint64_t until = now_ms() + (seconds ? strtoull(seconds, NULL, 10) : 2) * 1000;
+	uint64_t until = now_ms() + kill_seconds() * 1000;
 	uint64_t random = 42, seed = 1, most = 0;
 	unsigned int kills = 0, moments = 0;
 	emuv_shared_t *shared;
@@ -527,9 +533,7 @@ static void killed_at_random(void)
 
 int main(void)
 {
-	const char *seconds = getenv("KILL_SECONDS");
-
-	alarm(55 + (seconds ? (unsigned int)strtoul(seconds, NULL, 10) : 0));
+	alarm(55 + kill_seconds());
 	emuv_message_quiet(1);
 	truth = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(truth != MAP_FAILED);
