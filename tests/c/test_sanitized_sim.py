@@ -95,9 +95,10 @@ def test_threads_on_the_simulated_gpu(built: Built, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("end", ["free", "keep"])
+@pytest.mark.parametrize("end", ["free", "keep", "free, shared"])
 def test_work_behind_the_interposer(built: Built, tmp_path: Path, end: str) -> None:
-    """Two processes of four threads past their budgets; nothing races, nothing is lost at exit.
+    """Two processes of four threads past their budgets, or the one that they share; nothing
+    races, nothing is lost at exit.
 
     What is still allocated at exit is the driver's: of emuV's own memory, every byte is
     freed or reachable.
@@ -112,6 +113,8 @@ def test_work_behind_the_interposer(built: Built, tmp_path: Path, end: str) -> N
         "EMUV_SIM_VRAM": str(256 * MIB),
         "EMUV_QUIET": "1",
     }
+    if end.endswith("shared"):
+        env |= {"EMUV_SHARED": "1", "EMUV_RUN": "both"}
     command = [*fixed_addresses(built.sanitizer), program, built.shim, end]
     done = run(command, env, 120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-6000:]
