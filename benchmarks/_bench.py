@@ -247,6 +247,17 @@ class Turns:
     device: str
     driver_version: int
 
+    def row(self, name: str, driver: str, **more: object) -> Row:
+        """A row of a result: what was measured, where, and how the two compare."""
+        return {
+            "name": name,
+            "driver": driver,
+            "device": self.device,
+            "driver_version": self.driver_version,
+            **more,
+            **compare(self.plain, self.emuv),
+        }
+
 
 def take_turns(
     program: Path,
@@ -373,6 +384,13 @@ def driver_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driver", type=Path, metavar="LIBCUDA", help="measure on this driver as well"
     )
+
+
+def driver_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark that measures on drivers."""
+    parser = arguments(description)
+    driver_option(parser)
+    return parser
 
 
 def drivers(compiled: Programs, real: Path | None) -> dict[str, Path]:

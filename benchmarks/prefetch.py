@@ -62,15 +62,7 @@ def cell(compiled: Programs, kind: str, driver: Path, what: Cell, quick: bool) -
         rounds=1 if quick else 5, batches=2 if quick else 12,
         live=what.live, size=size, count=100 if quick else 2000,
     )  # fmt: skip
-    return {
-        "name": f"{kind}: {what.name}",
-        "driver": kind,
-        "device": turns.device,
-        "driver_version": turns.driver_version,
-        "threads": 1,
-        **dataclasses.asdict(what),
-        **_bench.compare(turns.plain, turns.emuv),
-    }
+    return turns.row(f"{kind}: {what.name}", kind, threads=1, **dataclasses.asdict(what))
 
 
 def measure(options: argparse.Namespace) -> Row:
@@ -88,9 +80,7 @@ def measure(options: argparse.Namespace) -> Row:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _bench.arguments(__doc__)
-    _bench.driver_option(made)
-    return made
+    return _bench.driver_arguments(__doc__)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,7 @@ def measure(options: argparse.Namespace) -> Row:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = _bench.arguments(__doc__)
-    _bench.driver_option(made)
+    made = _bench.driver_arguments(__doc__)
     made.add_argument(
         "--python", type=Path, default=Path(".venv-torch/bin/python"), metavar="PYTHON",
         help="a Python that has PyTorch",

@@ -19,7 +19,7 @@
  *   prefetch-head    the same, of the first eighth of one
  *   link-NAME     the function, linked
  *   address-NAME  the function at the address that cuGetProcAddress gives
- * with NAME driver-version, ctx-device, stream-query or launch.
+ * with NAME driver-version, ctx-device, stream-query, launch or graph-launch.
  *
  * Holds LIVE allocations of BYTES (each thread its share), says "ready", the driver's
  * version and the device's name, and then for every line on standard input has each of THREADS threads do COUNT operations, after
@@ -51,6 +51,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned int grid_x, unsigned int g
 			unsigned int grid_z, unsigned int block_x, unsigned int block_y,
 			unsigned int block_z, unsigned int shared, CUstream stream, void **params,
 			void **extra);
+CUresult cuGraphLaunch(CUgraphExec graph, CUstream stream);
 CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes);
 CUresult cuMemAllocManaged(CUdeviceptr *address, size_t bytes, unsigned int flags);
 CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream);
@@ -91,6 +92,7 @@ static struct {
 	CUresult (*stream_query)(CUstream);
 	CUresult (*launch)(CUfunction, unsigned int, unsigned int, unsigned int, unsigned int,
 			   unsigned int, unsigned int, unsigned int, CUstream, void **, void **);
+	CUresult (*graph_launch)(CUgraphExec, CUstream);
 } address;
 
 static void check(CUresult result, const char *what)
@@ -235,6 +237,7 @@ CALLS(driver_version, cuDriverGetVersion, (&value))
 CALLS(ctx_device, cuCtxGetDevice, (&value))
 CALLS(stream_query, cuStreamQuery, (w->stream))
 CALLS(launch, cuLaunchKernel, (NULL, 1, 1, 1, 32, 1, 1, 0, w->stream, NULL, NULL))
+CALLS(graph_launch, cuGraphLaunch, (NULL, w->stream))
 
 static const struct {
 	const char *name;
@@ -254,10 +257,12 @@ static const struct {
 	{ "link-ctx-device", op_link_ctx_device, PLAIN },
 	{ "link-stream-query", op_link_stream_query, PLAIN },
 	{ "link-launch", op_link_launch, PLAIN },
+	{ "link-graph-launch", op_link_graph_launch, PLAIN },
 	{ "address-driver-version", op_address_driver_version, PLAIN },
 	{ "address-ctx-device", op_address_ctx_device, PLAIN },
 	{ "address-stream-query", op_address_stream_query, PLAIN },
 	{ "address-launch", op_address_launch, PLAIN },
+	{ "address-graph-launch", op_address_graph_launch, PLAIN },
 };
 
 /* As of CUDA 12.0: from 13.0 on cuCtxGetDevice has another signature. */
@@ -370,6 +375,7 @@ int main(int argc, char **argv)
 	look_up("cuCtxGetDevice", &address.ctx_device);
 	look_up("cuStreamQuery", &address.stream_query);
 	look_up("cuLaunchKernel", &address.launch);
+	look_up("cuGraphLaunch", &address.graph_launch);
 
 	workers = calloc((size_t)n_threads, sizeof *workers);
 	if (!workers)

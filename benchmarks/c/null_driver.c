@@ -75,6 +75,7 @@ ANSWER(cuStreamGetCtx, (CUstream stream, CUcontext *context),
        *context = (CUcontext)&context_object)
 ANSWER(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus *status),
        *status = CU_STREAM_CAPTURE_STATUS_NONE)
+ANSWER(cuGraphLaunch, (CUgraphExec graph, CUstream stream))
 ANSWER(cuLaunchKernel,
        (CUfunction function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
 	unsigned int block_x, unsigned int block_y, unsigned int block_z, unsigned int shared,
@@ -136,6 +137,7 @@ API CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int version, cu
 		{ "cuDriverGetVersion", (void *)cuDriverGetVersion },
 		{ "cuCtxGetDevice", (void *)cuCtxGetDevice },
 		{ "cuStreamQuery", (void *)cuStreamQuery },
+		{ "cuGraphLaunch", (void *)cuGraphLaunch },
 		{ "cuLaunchKernel", (void *)cuLaunchKernel },
 	};
 
