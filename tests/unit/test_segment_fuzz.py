@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Segments with anything in them: a sound value or a SegmentError, and nothing else."""
+"""Segments and files of runs with anything in them: a sound value or a SegmentError, no more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emuv_shim import _segment
-from emuv_shim._segment import View
+from emuv_shim._segment import Control, RunView, View, make_run, sweep_run
 from emuv_shim.budget import Budget
 from emuv_shim.controller import Controller
 from emuv_shim.errors import EmuvError, SegmentError
@@ -128,6 +128,61 @@ def test_a_budget_set_over_any_bytes_is_the_budget_asked_for(
     for row in process.stats.devices:
         assert (row.vram_bytes, row.virtual_bytes) == (2**30, 2**20)
     assert process.stats.policy == "spill"
+
+
+RUN_HEADER_BYTES = 5760  # of csrc/common/emuv_shared.h, where the rows begin
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """(the file of a shared run that this process leads, the bytes of it)."""
+    directory = tmp_path_factory.mktemp("runs")
+    directory.chmod(0o700)
+    make_run(directory, "sound", "name", Control(0, 0, 0, ((2**30, 0),) * 32))
+    path = directory / "sound.run"
+    return path, path.read_bytes()
+
+
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, RUN_HEADER_BYTES + 4096), st.binary(min_size=1, max_size=16)),
+        max_size=8,
+    ),
+    cut=st.one_of(st.none(), st.integers(0, 530048)),
+)
+@example(edits=[], cut=None)
+@example(edits=[(256, b"\x01")], cut=None)  # a controller that died
+@example(edits=[(32, b"\xff" * 8), (1600, b"\xff" * 8), (1664, b"\xff" * 2048)], cut=None)
+@example(edits=[(40, b"\x1b" * 64), (104, b"\xff" * 64)], cut=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_run_is_read_or_refused(
+    sound_run: tuple[Path, bytes], edits: Patches, cut: int | None
+) -> None:
+    path, data = sound_run
+    changed = bytearray(data)
+    for at, value in edits:
+        changed[at : at + len(value)] = value
+    victim = path.with_name("fuzz.run")
+    victim.touch(mode=0o600)
+    victim.write_bytes(changed[:cut])
+    said, run = str(victim), None
+    try:
+        with RunView(victim) as view:
+            run = view.read_run(slots=True)
+    except SegmentError as error:
+        said = error.message
+    assert str(victim) in said
+    assert run is not None or cut is not None or changed[:16] != data[:16]
+    if run is not None:
+        assert run.run_id.isprintable()
+        assert run.name.isprintable()
+        assert len(run.slots) <= 256
+        assert all(len(slot.held) == len(run.cards) <= 32 for slot in run.slots)
+    # Who clears up removes what its dead have left, and nothing that it cannot read.
+    removed = sweep_run(victim)
+    assert removed == (not victim.exists())
+    if run is None or changed[:5760] == data[:5760]:
+        assert not removed
 
 
 @given(pid=st.integers(-(2**70), 2**70))
