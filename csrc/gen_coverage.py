@@ -27,7 +27,8 @@ reports memory. Programs that use the runtime (`cudaMalloc`, …) arrive here: i
 Made by `make coverage` from `csrc/shim/hooks.def`, from which the interposer itself is made. Tests
 hold that list against the `cuda.h` of CUDA 12.9 and 13.5: a function that deals in memory, by its
 name or by the types of its parameters, is in one of the tables below. All other functions reach
-the driver untouched. What the gaps mean for a program: [limits.md](limits.md).
+the driver untouched. What no function tells of is in
+[limits.md](limits.md#what-is-charged-and-what-is-not).
 
 **Variants** are the ABI versions that drivers export under that name, `_ptsz` and `_ptds` those of
 per-thread default streams; `-` is the name itself. All of them are treated alike, where the notes
@@ -43,7 +44,7 @@ whether it goes on past `--vram`, into host memory.
 EXEMPT = """
 ## Let pass
 
-Not counted by emuV, and why. A `gap` is memory that emuV should count and does not.
+Not counted by emuV, and why.
 """
 
 
@@ -61,7 +62,7 @@ def rows(kind: str, text: str | None = None) -> list[Function]:
     """The EMUV_COVER or EMUV_EXEMPT rows, each with the heading that it stands under."""
     section, found = "", []
     for line in (HOOKS.read_text() if text is None else text).splitlines():
-        if heading := re.fullmatch(r"/\* (?:let pass: )?(.+?)(?:: \w+\.c)? \*/", line):
+        if heading := re.fullmatch(r"/\* (?:let pass: )?(.+?)(?:: \w+\.c(?:, \w+\.c)*)? \*/", line):
             section = heading[1]
         if row := re.fullmatch(rf"EMUV_{kind}\((\w+), (\"[^\"]*\"(?:, \"[^\"]*\")*)\)", line):
             columns = re.findall(r'"([^"]*)"', row[2])

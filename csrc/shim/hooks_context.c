@@ -260,6 +260,30 @@ CUresult hook_cuCtxCreate_v4(CUcontext *context, CUctxCreateParams *params, unsi
 	CREATE(cuCtxCreate_v4, g_real.cuCtxCreate_v4(out, params, flags, device));
 }
 
+/* For OpenGL and VDPAU: contexts like any other. */
+CUresult hook_cuGLCtxCreate(CUcontext *context, unsigned int flags, CUdevice device)
+{
+	CREATE(cuGLCtxCreate, g_real.cuGLCtxCreate(out, flags, device));
+}
+
+CUresult hook_cuGLCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device)
+{
+	CREATE(cuGLCtxCreate_v2, g_real.cuGLCtxCreate_v2(out, flags, device));
+}
+
+CUresult hook_cuVDPAUCtxCreate(CUcontext *context, unsigned int flags, CUdevice device,
+			       VdpDevice vdpau, VdpGetProcAddress *vdpau_calls)
+{
+	CREATE(cuVDPAUCtxCreate, g_real.cuVDPAUCtxCreate(out, flags, device, vdpau, vdpau_calls));
+}
+
+CUresult hook_cuVDPAUCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device,
+				  VdpDevice vdpau, VdpGetProcAddress *vdpau_calls)
+{
+	CREATE(cuVDPAUCtxCreate_v2,
+	       g_real.cuVDPAUCtxCreate_v2(out, flags, device, vdpau, vdpau_calls));
+}
+
 /*
  * A created context.  It leaves emuV's table before it is destroyed, because its
  * handle may be another's the moment it is gone; a refused one comes back.

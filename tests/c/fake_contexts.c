@@ -22,6 +22,14 @@ static CUresult context_create(CUcontext *context, unsigned int flags, CUdevice 
 	return result;
 }
 
+static CUresult vdpau_context(CUcontext *context, unsigned int flags, CUdevice device,
+			      VdpDevice vdpau, VdpGetProcAddress *vdpau_calls)
+{
+	(void)vdpau;
+	(void)vdpau_calls;
+	return context_create(context, flags, device);
+}
+
 static void destroy_context(CUcontext context)
 {
 	for (size_t i = 0; i < FAKE_OBJECTS; i++)
@@ -317,6 +325,8 @@ static CUresult device_count(int *count)
 void fake_install_contexts(void)
 {
 	g_real.cuCtxCreate_v2 = context_create;
+	g_real.cuGLCtxCreate = g_real.cuGLCtxCreate_v2 = context_create;
+	g_real.cuVDPAUCtxCreate = g_real.cuVDPAUCtxCreate_v2 = vdpau_context;
 	g_real.cuCtxDestroy_v2 = context_destroy;
 	g_real.cuDevicePrimaryCtxRetain = primary_retain;
 	g_real.cuDevicePrimaryCtxRelease_v2 = primary_release;

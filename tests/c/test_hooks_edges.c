@@ -254,6 +254,35 @@ static void context_is_charged(void)
 	check_empty();
 }
 
+static CUresult gl(CUcontext *context) { return hook_cuGLCtxCreate(context, 0, 0); }
+static CUresult gl_v2(CUcontext *context) { return hook_cuGLCtxCreate_v2(context, 0, 0); }
+static CUresult vdpau(CUcontext *context) { return hook_cuVDPAUCtxCreate(context, 0, 0, 1, NULL); }
+static CUresult vdpau_v2(CUcontext *context)
+{
+	return hook_cuVDPAUCtxCreate_v2(context, 0, 0, 1, NULL);
+}
+
+/* Those for OpenGL and VDPAU cost what others do, and fit or not as others. */
+static void contexts_of_interop(void)
+{
+	static CUresult (*const makers[])(CUcontext *) = { gl, gl_v2, vdpau, vdpau_v2 };
+
+	for (size_t i = 0; i < sizeof(makers) / sizeof(makers[0]); i++) {
+		CUcontext context = NULL, second = NULL;
+
+		start((setup_t){ .vram = MIB(100), .policy = EMUV_POLICY_CAP, .card = MIB(256),
+				 .context = MIB(60) });
+		fake_limit(0, UINT64_MAX); /* the second is measured by making it */
+		CHECK_EQ(makers[i](&context), CUDA_SUCCESS);
+		CHECK_EQ(books(0).overhead, MIB(60));
+		CHECK_EQ(makers[i](&second), CUDA_ERROR_OUT_OF_MEMORY);
+		CHECK(second == NULL);
+		CHECK_EQ(books(0).overhead, MIB(60));
+		CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+		check_empty();
+	}
+}
+
 /* The card is full although the budget is not: spilled, with no head, and said so. */
 static void card_full(void)
 {
@@ -444,6 +473,7 @@ int main(void)
 	waiting_free_goes_with_its_context();
 	context_that_does_not_fit();
 	context_is_charged();
+	contexts_of_interop();
 	card_full();
 	heads_are_demoted();
 	reports_after_a_cut();

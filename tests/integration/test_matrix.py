@@ -369,7 +369,7 @@ class TestWhatIsLeftAlone:
     def test_libraries_found_by_the_callers_runpath(
         self, cc: Compiler, env: dict[str, str], tmp_path: Path
     ) -> None:
-        """memray#212: a wrapped dlopen lost the caller's RUNPATH."""
+        """Elsewhere a wrapped dlopen lost the caller's RUNPATH."""
         # GIVEN a program that finds a library by $ORIGIN only, which so finds another
         runpath = "-Wl,--enable-new-dtags,-rpath,$ORIGIN/"
         text = source("origin.c")

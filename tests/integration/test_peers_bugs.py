@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -368,6 +369,26 @@ class TestOthers:
         child = run_child(shim_env(vram=8 * MIB, virtual=8 * MIB), code)
         assert child.stdout == "alone\n"
         assert 0 < len(child.stderr.splitlines()) <= 4
+
+    def test_it_leaves_no_files(
+        self, shim_env: ShimEnv, runtime_dir: Path, tmp_path: Path
+    ) -> None:
+        """Every process left files in /tmp."""
+        places = [tmp_path / name for name in ("home", "temporary", "here")]
+        for place in places:
+            place.mkdir()
+        env = {**shim_env(vram=8 * MIB, virtual=8 * MIB, EMUV_QUIET="1"),
+               "HOME": str(places[0]), "TMPDIR": str(places[1])}  # fmt: skip
+        code = f"""
+            os.chdir({str(places[2])!r})
+            d = started()
+            got = len(routes(d)["cuMemAlloc_v2"]().grab()[0])
+            kept = os.listdir(os.environ["EMUV_RUNTIME_DIR"])
+            answer(got=got, kept=len(kept))
+        """
+        done = run([sys.executable, "-c", PRELUDE + textwrap.dedent(code)], env)
+        assert json.loads(done.stdout) == {"got": 16, "kept": 1}, done.stderr
+        assert [list(place.iterdir()) for place in (*places, runtime_dir)] == [[]] * 4
 
     def test_the_host_program_is_never_ended(self, shim_env: ShimEnv) -> None:
         """`exit()` inside the host, and calls through NULL after "Hijack failed"."""

@@ -121,7 +121,7 @@ ALLOCATIONS = ["cuMemAlloc_v2", "cuMemAllocAsync", "cuMemAllocFromPoolAsync"]
 def test_every_free_takes_every_allocation_that_the_driver_lets_it(
     shim_env: ShimEnv, sim_env: dict[str, str], allocate: str, free: str, spilled: bool
 ) -> None:
-    """PEERS 17: legal frees failed and leaked, because the shim knew one list per kind."""
+    """Elsewhere legal frees failed and leaked, because the shim knew one list per kind."""
     code = f"""
         d = started()
         filler = d.new("cuMemAlloc_v2", 60 * MIB) if {spilled} else 0
@@ -278,7 +278,7 @@ def test_a_stream_of_another_context(shim_env: ShimEnv) -> None:
 
 
 def test_with_no_context_current(shim_env: ShimEnv, sim_env: dict[str, str]) -> None:
-    """PEERS 4: nothing is written past a table, nothing is let through uncounted."""
+    """Nothing is written past a table, nothing is let through uncounted."""
     code = """
         d = started()
         s = stream(d)

@@ -199,7 +199,7 @@ class TestArrays:
         ],
     )
     def test_sizes(self, shim_env: ShimEnv, descriptor: str, levels: int, size: int) -> None:
-        """PEERS 18: charged in bits, and a depth of 0 as nothing."""
+        """Elsewhere charged in bits, and a depth of 0 as nothing."""
         create = (
             f'd.new("cuMipmappedArrayCreate", byref({descriptor}), {levels})'
             if levels
