@@ -79,9 +79,10 @@ unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device)
 	return slot;
 }
 
+/* Its place is another's only when nobody has yet to come back to it. */
 static void vacate_if_over(emuv_pool_t *p)
 {
-	if (!p->gone || p->live || p->spilled)
+	if (!p->gone || p->live || p->spilled || p->lookers)
 		return;
 	put(p, 0, 0, 0);
 	*p = (emuv_pool_t){ 0 };
@@ -95,7 +96,7 @@ bool emuv_account_pool_leaves(unsigned int slot)
 	if (!p)
 		return true;
 	emuv_books_lock();
-	p->gone = true;
+	p->leaving = true;
 	looked_at = p->lookers;
 	emuv_books_unlock();
 	return !looked_at;
@@ -105,7 +106,7 @@ void emuv_account_pool_stays(unsigned int slot)
 {
 	emuv_books_lock();
 	if (pool_of(slot))
-		pool_of(slot)->gone = false;
+		pool_of(slot)->leaving = false;
 	emuv_books_unlock();
 }
 
@@ -116,6 +117,7 @@ void emuv_account_pool_gone(unsigned int slot)
 	if (!p)
 		return;
 	emuv_books_lock();
+	p->gone = true;
 	vacate_if_over(p);
 	emuv_books_publish(p->device);
 	emuv_books_unlock();
@@ -217,7 +219,7 @@ size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t 
 	for (; *next < EMUV_MAX_POOLS && n < max; ++*next) {
 		emuv_pool_t *p = &g_books.pools[*next];
 
-		if (!p->handle || p->gone || p->device != device)
+		if (!p->handle || p->leaving || p->device != device)
 			continue;
 		p->lookers++;
 		looks[n++] = (emuv_pool_look_t){
@@ -236,7 +238,7 @@ void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserv
 
 	emuv_books_lock();
 	p->lookers--;
-	if (reserved && !p->gone) {
+	if (reserved && !p->leaving) {
 		p->seen |= *reserved;
 		p->wider |= *reserved > p->reserved;
 		if (*reserved < p->reserved)
@@ -245,6 +247,7 @@ void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserv
 		put(p, p->live, *reserved, look->begun + p->asked - look->asked);
 		emuv_books_publish(p->device);
 	}
+	vacate_if_over(p);
 	emuv_books_unlock();
 }
 

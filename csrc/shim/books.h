@@ -28,7 +28,8 @@ typedef struct {
 	uint64_t spilled, spilled_high; /* its allocations in managed memory */
 	uint32_t lookers; /* threads that ask the driver about it */
 	int16_t device;
-	bool gone;  /* destroyed, and not all of it freed */
+	bool leaving; /* being destroyed: nobody asks the driver about it any more */
+	bool gone;    /* destroyed, and not all of it freed */
 	bool wider; /* it was seen to grow by more than was asked of it: in pieces */
 } emuv_pool_t;
 #define EMUV_MAX_POOLS 256

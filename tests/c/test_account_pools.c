@@ -191,8 +191,8 @@ static void pools_come_and_go(void)
 {
 	emuv_grant_t grant;
 	emuv_pool_look_t one;
-	unsigned int slot, next = 0, slots[EMUV_MAX_POOLS];
-	uint64_t now, high;
+	unsigned int slot, other, next = 0, slots[EMUV_MAX_POOLS];
+	uint64_t now, high, reserved = MIB(64);
 
 	start(MIB(256), MIB(256));
 	slot = emuv_account_pool_new(POOL_HANDLE, 0);
@@ -209,6 +209,31 @@ static void pools_come_and_go(void)
 	CHECK_EQ(bound(), MIB(32)); /* nobody knows how much of it is still there */
 	release(1);
 	CHECK_EQ(bound(), 0);
+	/* The last of it is freed while it is being destroyed, and somebody asks about it. */
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(reserve(slot, MIB(8), 0, &grant));
+	commit(&grant, slot, 1);
+	next = 0;
+	CHECK_EQ(emuv_account_pools(0, &next, &one, 1), 1);
+	CHECK(!emuv_account_pool_leaves(slot));
+	release(1);
+	other = emuv_account_pool_new(POOL_HANDLE + 1, 0);
+	CHECK(other != slot); /* the place is taken */
+	emuv_account_pool_seen(&one, &reserved);
+	CHECK(emuv_account_pool_leaves(slot) && emuv_account_pool_leaves(other));
+	emuv_account_pool_stays(slot); /* the driver refused */
+	next = 0;
+	CHECK_EQ(emuv_account_pools(0, &next, &one, 1), 1);
+	CHECK_EQ(one.handle, POOL_HANDLE);
+	/* ... and gone before the answer is in. */
+	CHECK(!emuv_account_pool_leaves(slot));
+	emuv_account_pool_gone(slot);
+	emuv_account_pool_gone(other);
+	CHECK(emuv_account_pool_new(POOL_HANDLE, 0) != slot);
+	emuv_account_pool_seen(&one, &reserved);
+	CHECK_EQ(emuv_account_pool_new(POOL_HANDLE, 0), slot);
+	CHECK_EQ(bound(), 0);
+	start(MIB(256), MIB(256));
 	/* As many as there is place for, and not one more. */
 	for (int i = 0; i < EMUV_MAX_POOLS; i++) {
 		slots[i] = emuv_account_pool_new(POOL_HANDLE + (uint64_t)i, 0);
