@@ -148,6 +148,19 @@ void emuv_account_restore(const emuv_entry_t *entry)
 	emuv_books_unlock();
 }
 
+bool emuv_account_may_reuse(CUdevice device, uint64_t bytes)
+{
+	const emuv_budget_device_t *d = &g_books.devices[device];
+	bool may;
+
+	emuv_books_lock();
+	emuv_books_refresh(device);
+	may = bytes > emuv_budget_room(d) && d->policy == EMUV_POLICY_SPILL &&
+	      !emuv_budget_used_over(d);
+	emuv_books_unlock();
+	return may;
+}
+
 void emuv_account_reused(const emuv_entry_t *entry)
 {
 	const emuv_grant_t grant = { .placement = EMUV_PLACED_MANAGED, .bytes = entry->bytes };

@@ -37,7 +37,12 @@ void emuv_account_roll_back(CUdevice device, const emuv_grant_t *grant);
 bool emuv_account_take(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);
 void emuv_account_freed(const emuv_entry_t *entry);
 void emuv_account_restore(const emuv_entry_t *entry);
-/* As restore, of a spilled range that was taken for a free and is allocated anew instead. */
+/*
+ * A spilled range that was taken for a free, and is charged still, may be allocated anew
+ * instead: it would be spilled again, and the budget is not over (it may have been lowered).
+ * `reused` is as restore.
+ */
+bool emuv_account_may_reuse(CUdevice device, uint64_t bytes);
 void emuv_account_reused(const emuv_entry_t *entry);
 /* A copy of an entry that stays. */
 bool emuv_account_look(enum emuv_kind kind, uint64_t key, emuv_entry_t *entry);

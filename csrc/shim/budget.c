@@ -68,6 +68,12 @@ uint64_t emuv_budget_visible(const emuv_budget_device_t *d)
 	return vram > EMUV_UNLIMITED - extra ? EMUV_UNLIMITED : vram + extra;
 }
 
+bool emuv_budget_used_over(const emuv_budget_device_t *d)
+{
+	return with_others(emuv_budget_used(d), d->counters.others_used_bytes) >
+	       emuv_budget_visible(d);
+}
+
 uint64_t emuv_budget_free(const emuv_budget_device_t *d)
 {
 	uint64_t visible = emuv_budget_visible(d);

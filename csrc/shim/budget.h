@@ -87,6 +87,8 @@ uint64_t emuv_budget_free(const emuv_budget_device_t *device);
 bool emuv_budget_nearly_full(const emuv_budget_device_t *device);
 /* More is held than vram allows. */
 bool emuv_budget_over(const emuv_budget_device_t *device);
+/* More is charged in all than is visible. */
+bool emuv_budget_used_over(const emuv_budget_device_t *device);
 /*
  * Charges a context's own memory; false (nothing charged) when vram cannot hold it.
  * The peaks are the caller's to move.

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Stream-ordered memory.  What fits the budget comes from the driver's pools, which
- * keep what is freed (hooks_pool.c); what does not is managed memory, there at once (which is before any point of the
- * stream), and freed in stream order by deferred.c.
+ * keep what is freed (hooks_pool.c); what does not is managed memory, there at once (which is
+ * before any point of the stream), and freed in stream order by deferred.c.
  */
 #include "contexts.h"
 #include "deferred.h"
 #include "hooks.h"
+#include "keep.h"
 #include "pause.h"
 #include "placement.h"
 #include "pools.h"
@@ -53,7 +54,8 @@ static bool undo(const form_t *form, const emuv_where_t *where, emuv_grant_t *gr
 	for (int i = 0; i < UNDO_TRIES && !emuv_pools_fits(where->device, grant); i++)
 		emuv_pause_us(200);
 	emuv_account_pool_refused(pool);
-	if (emuv_account_reserve(where->device, bytes, how | EMUV_NOT_DEVICE, grant))
+	if (!emuv_keep_wants(bytes) &&
+	    emuv_account_reserve(where->device, bytes, how | EMUV_NOT_DEVICE, grant))
 		return true;
 	emuv_account_denied(where->device, bytes);
 	return false;
@@ -77,14 +79,11 @@ static bool find_pool(const form_t *form, CUmemoryPool pool, emuv_where_t *where
 static bool reuse(const form_t *form, const emuv_where_t *where, uint64_t bytes, unsigned int slot,
 		  CUstream stream, CUdeviceptr *address)
 {
-	emuv_report_t report;
 	emuv_entry_t entry;
 
-	if (!emuv_deferred_any())
-		return false;
-	emuv_account_report(where->device, &report);
-	if (bytes <= report.room || !emuv_deferred_reuse(where, bytes, slot, stream,
-							  form->per_thread, &entry))
+	if (!emuv_deferred_any() || !emuv_account_may_reuse(where->device, bytes) ||
+	    emuv_keep_wants(bytes) ||
+	    !emuv_deferred_reuse(where, bytes, slot, stream, form->per_thread, &entry))
 		return false;
 	emuv_account_reused(&entry);
 	*address = entry.key;

@@ -198,10 +198,11 @@ void emuv_overhead_settle(CUdevice device)
 			give_late(device, (uint64_t)-use.bytes);
 		return;
 	}
+	/* Charged first: another thread may give back what it finds noted. */
+	emuv_account_overhead(device, (uint64_t)use.bytes, 0, true);
 	pthread_mutex_lock(&lock);
 	devices[device].late += (uint64_t)use.bytes;
 	pthread_mutex_unlock(&lock);
-	emuv_account_overhead(device, (uint64_t)use.bytes, 0, true);
 }
 
 void emuv_overhead_ends(CUdevice device)

@@ -104,6 +104,49 @@ answer(codes=codes, denials=books()["denials"])
     assert child.answer == {"codes": [2, 0], "denials": 1}
 
 
+def test_a_pool_that_would_grow_too_much_keeps_it_from_spilling_as_well(shim_env: ShimEnv) -> None:
+    """16 MiB of room, and a pool that takes 32 MiB at a time: known when it has."""
+    code = """
+d = started()
+d.new("cuMemAlloc_v2", 48 * MIB)
+codes = [d.code("cuMemAllocAsync", byref(c_uint64()), n, None) for n in (4096, 8192)]
+answer(codes=codes, spills=books()["spills"], denials=books()["denials"], held=held())
+"""
+    env = shim_env(vram=64 * MIB, virtual=64 * MIB, EMUV_SIM_POOL=str(32 * MIB))
+    child = run_child({**env, "EMUV_KEEP_DEVICE": "0-4096"}, code)
+    assert child.answer["codes"] == [2, 0]
+    assert (child.answer["spills"], child.answer["denials"]) == (1, 1)
+    assert child.answer["held"][:2] == [48 * MIB, 8192]
+
+
+def test_it_does_not_get_a_spilled_range_that_its_stream_has_freed(
+    shim_env: ShimEnv, cc: Compiler
+) -> None:
+    source = """
+int cuMemAllocAsync(unsigned long long *address, unsigned long bytes, void *stream);
+int take(unsigned long long *address, unsigned long bytes);
+int take(unsigned long long *address, unsigned long bytes)
+{
+	int code = cuMemAllocAsync(address, bytes, 0);
+	__asm__ volatile("" ::: "memory");
+	return code;
+}
+"""
+    library = cc(source, libs=["cuda"], name="libnccl_test", shared=True)
+    code = f"""
+from ctypes import CDLL
+nccl = CDLL({str(library)!r})
+d = started()
+d.new("cuMemAlloc_v2", 32 * MIB)
+d.cuMemFreeAsync(d.new("cuMemAllocAsync", 4 * MIB, None), None)
+codes = [nccl.take(byref(c_uint64()), c_size_t(4 * MIB)),
+         d.code("cuMemAllocAsync", byref(c_uint64()), 4 * MIB, None)]
+answer(codes=codes, held=held())
+"""
+    child = run_child(shim_env(**BUDGET, EMUV_KEEP_DEVICE="libnccl"), code)
+    assert child.answer == {"codes": [2, 0], "held": [32 * MIB, 4 * MIB, 0, 2]}
+
+
 def test_a_full_card_keeps_it_from_spilling_as_well(shim_env: ShimEnv) -> None:
     child = by_size(
         shim_env,

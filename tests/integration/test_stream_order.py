@@ -198,6 +198,30 @@ def test_a_loop_past_the_budget_waits_for_nothing(shim_env: ShimEnv, form: str) 
     assert child.answer["end"] == [60 * MIB + 4096, 0, 0, 2]
 
 
+def test_what_a_stream_has_freed_is_not_had_again_past_a_lowered_budget(
+    shim_env: ShimEnv,
+) -> None:
+    code = """
+        from emuv_shim.controller import Controller
+        d = started()
+        d.new("cuMemAlloc_v2", 60 * MIB)
+        s = stream(d)
+        def loop():
+            out = c_uint64()
+            code = d.code("cuMemAllocAsync", byref(out), 20 * MIB, s)
+            if not code:
+                d.cuMemFreeAsync(out.value, s)
+            return code
+        codes = [loop(), loop()]
+        with Controller(os.environ["EMUV_RUNTIME_DIR"]) as c:
+            c.update_budget(os.getpid(), virtual=MIB)
+        codes.append(loop())
+        answer(codes=codes, held=held())
+    """
+    child = run_child(shim_env(vram=64 * MIB, virtual=64 * MIB), code)
+    assert child.answer == {"codes": [0, 0, OOM], "held": [60 * MIB, 0, 0, 1]}
+
+
 @pytest.mark.parametrize("size", [12 * MIB, 80 * MIB])
 def test_pools_of_the_programs_own(shim_env: ShimEnv, size: int) -> None:
     # GIVEN a pool that the program made, and one range of it, on the device or spilled
