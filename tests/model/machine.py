@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
                 held.size for held in books.held.values()
                 if held.kind == "managed" and held.placement == "device"
             )  # fmt: skip
-            assert 0 <= books.pinned <= own
+            assert 0 <= books.pinned <= own, f"{books.pinned} pinned of {own}, {left} left, {books}"
 
     def _done(self, number: int, thread: int, name: str, *args: Any) -> Answer:
         """An operation that must succeed and changes nothing that is foretold."""
@@ -167,6 +167,14 @@ class Machine(RuleBasedStateMachine):
         """Whether a lowered budget is about to move heads to the host: more room than it seems."""
         return sum(b.physical for b in self._sharing(number)) > self._budget(number).vram
 
+    def _shrink(self, number: int, thread: int) -> None:
+        """A small request, after which a lowered budget has moved what it moves."""
+        if self._shrinks(number):
+            answer = self._step(number, thread, "plain", BLOCK)
+            if answer.code == 0:
+                assert self._step(number, thread, "free", answer.value).code == 0
+            self._done(number, thread, "nothing")
+
     def _enter(self, number: int, answer: Answer, before: DeviceStats, held: Held) -> Outcome:
         """Enters what was granted; where, the counters say."""
         device = answer.books.device_bytes - before.device_bytes
@@ -181,6 +189,8 @@ class Machine(RuleBasedStateMachine):
         self, number: int, thread: int, kind: str, size: int, args: list[Any]
     ) -> int:
         """Allocates and marks; the handle, 0 where that was refused, as foretold."""
+        if not any(self.books[number].leaving.values()):
+            self._shrink(number, thread)
         before = self.rig.processes[number].books()
         expected = self._expected(number, kind, size)
         if self._waits(number, expected):
@@ -237,6 +247,8 @@ class Machine(RuleBasedStateMachine):
         if waits and held.placement == "device":
             # The books let go at once; the card only when the stream has come there.
             return
+        if not name.startswith("free_async") and any(books.leaving.values()):
+            return  # it would wait for the work of the stream that stands still
         answer = self._step(p, t, name, *args)
         assert answer.code == 0
         del books.held[key]
@@ -264,9 +276,10 @@ class Machine(RuleBasedStateMachine):
         self, p: int, t: int, kind: str, size: int, function: str, code: int
     ) -> None:
         """A driver call on the way fails: the program hears of it, or is served otherwise."""
-        expected = self._expected(p, kind, size)
         if any(self.books[p].leaving.values()) or self.held_streams[p]:
             return
+        self._shrink(p, t)
+        expected = self._expected(p, kind, size)
         args: list[Any] = [size]
         if kind == "from_pool":
             args.append(self.pools[p][0])
