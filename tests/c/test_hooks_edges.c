@@ -254,6 +254,31 @@ static void context_is_charged(void)
 	check_empty();
 }
 
+static CUdeviceptr heap;
+
+static CUresult limit_takes(int limit, size_t value)
+{
+	(void)limit;
+	return g_real.cuMemAlloc_v2(&heap, value);
+}
+
+/* What the driver takes for a heap at once is charged at once. */
+static void heaps_are_charged(void)
+{
+	CUdeviceptr address;
+	CUcontext context;
+
+	start((setup_t){ .vram = MIB(100), .policy = EMUV_POLICY_CAP, .card = MIB(256) });
+	g_real.cuCtxSetLimit = limit_takes;
+	context = new_context(0);
+	CHECK_EQ(hook_cuCtxSetLimit(2, MIB(30)), CUDA_SUCCESS);
+	CHECK_EQ(books(0).overhead, MIB(30));
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(70) + 1), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(70)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	check_empty();
+}
+
 static CUresult gl(CUcontext *context) { return hook_cuGLCtxCreate(context, 0, 0); }
 static CUresult gl_v2(CUcontext *context) { return hook_cuGLCtxCreate_v2(context, 0, 0); }
 static CUresult vdpau(CUcontext *context) { return hook_cuVDPAUCtxCreate(context, 0, 0, 1, NULL); }
@@ -474,6 +499,7 @@ int main(void)
 	context_that_does_not_fit();
 	context_is_charged();
 	contexts_of_interop();
+	heaps_are_charged();
 	card_full();
 	heads_are_demoted();
 	reports_after_a_cut();

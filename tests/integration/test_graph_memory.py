@@ -66,7 +66,7 @@ def test(code: str) -> str:
 test.__test__ = False  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("how", ["cuGraphLaunch", "cuGraphUpload_ptsz"])
+@pytest.mark.parametrize("how", ["cuGraphLaunch", "cuGraphLaunch_ptsz", "cuGraphUpload_ptsz"])
 def test_a_launch_takes_the_memory_of_its_nodes(shim_env: ShimEnv, how: str) -> None:
     """The naive way: 100 of 64 MiB are on the card."""
     # GIVEN graphs that allocate 40 and 60 MiB, and a budget of 64
@@ -211,8 +211,35 @@ def test_a_spill_comes_before_a_graphs_memory(shim_env: ShimEnv) -> None:
     assert child.answer["end"][0] <= 64
 
 
+def test_however_it_is_instantiated(shim_env: ShimEnv) -> None:
+    # GIVEN a graph that takes 80 MiB, and a budget of 64
+    code = test("""
+        params = (c_uint64 * 4)(0, 0, 0, 0)
+        ways = {
+            "cuGraphInstantiate": (None, None, 0), "cuGraphInstantiate_v2": (None, None, 0),
+            "cuGraphInstantiateWithFlags": (0,),
+            "cuGraphInstantiateWithParams": (byref(params),),
+            "cuGraphInstantiateWithParams_ptsz": (byref(params),),
+        }
+        g = d.new("cuGraphCreate", 0)
+        with_memory(d, g, 80 * MIB)
+        codes = {}
+        for way, more in ways.items():
+            e = d.new(way, g, *more)
+            codes[way] = launch(e)
+            d.cuGraphExecDestroy(e)  # one with memory is there once at a time
+        answer(codes=codes, most=most)
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    # THEN no launch takes it
+    assert set(child.answer["codes"].values()) == {OOM}
+    assert len(child.answer["codes"]) == 5
+    assert child.answer["most"] == 0
+
+
+@pytest.mark.parametrize("form", ["", "_ptsz"])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_instantiating_with_an_upload(shim_env: ShimEnv, nth: int) -> None:
+def test_instantiating_with_an_upload(shim_env: ShimEnv, nth: int, form: str) -> None:
     code = test(f"""
         class Params(Structure):
             _fields_ = [("flags", c_uint64), ("stream", c_void_p), ("node", c_void_p),
@@ -222,7 +249,7 @@ def test_instantiating_with_an_upload(shim_env: ShimEnv, nth: int) -> None:
         g = d.new("cuGraphCreate", 0)
         with_memory(d, g, 30 * MIB)
         params = Params(flags=2, stream=s)
-        code = d.code("cuGraphInstantiateWithParams", byref(c_uint64()), g, byref(params))
+        code = d.code("cuGraphInstantiateWithParams{form}", byref(c_uint64()), g, byref(params))
         answer(code=code, end=look())
     """)
     child = run_child(shim_env(vram=64 * MIB), code)

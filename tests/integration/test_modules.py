@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -118,7 +119,42 @@ def test_a_library_is_loaded_when_it_is_used(shim_env: ShimEnv) -> None:
     assert child.answer["steps"][2] == [58, 0, 58]
 
 
-@pytest.mark.parametrize("route", ["module", "library"])
+def test_however_it_is_loaded(shim_env: ShimEnv, tmp_path: Path) -> None:
+    # GIVEN the same code as text and in a file
+    code = program(f"""
+        text = (PTX % 4096).encode() + b"\\0"
+        path = {str(tmp_path / "code.ptx")!r}.encode()
+        open(path, "wb").write(text)
+        none = (None, None, 0)
+        ways = {{
+            "cuModuleLoad": (path,), "cuModuleLoadData": (text,), "cuModuleLoadFatBinary": (text,),
+            "cuModuleLoadDataEx": (text, 0, None, None),
+            "cuLibraryLoadData": (text, *none, *none),
+            "cuLibraryLoadFromFile": (path, *none, *none),
+        }}
+        found = {{}}
+        for way, arguments in ways.items():
+            handle = d.new(way, *arguments)
+            if "Library" in way:
+                d.new("cuKernelGetFunction", d.new("cuLibraryGetKernel", handle, b"nothing"))
+            pieces = []
+            while d.code("cuMemAlloc_v2", byref(piece := c_uint64()), MIB) == 0:
+                pieces.append(piece.value)
+            full = state()
+            for piece in pieces:
+                d.cuMemFree_v2(piece)
+            d.check("cuLibraryUnload" if "Library" in way else "cuModuleUnload", handle)
+            found[way] = [len(pieces), full, state()]
+        answer(found=found)
+    """)
+    child = run_child(shim_env(vram=64 * MIB, EMUV_SIM_MODULE=str(CODE)), code)
+    # THEN what it takes is in the budget, until it is unloaded
+    for way, found in child.answer["found"].items():
+        assert found == [58, [64, 6, 64], [0, 0, 0]], way
+    assert len(child.answer["found"]) == 6
+
+
+@pytest.mark.parametrize("route", ["module", "library", "library's global"])
 def test_managed_variables(shim_env: ShimEnv, route: str) -> None:
     # GIVEN managed variables of 40 MiB each, of which one fits
     code = program(f"""
@@ -126,7 +162,8 @@ def test_managed_variables(shim_env: ShimEnv, route: str) -> None:
         if "{route}" == "module":
             make, ask, drop = load, "cuModuleGetGlobal_v2", d.cuModuleUnload
         else:
-            make, ask, drop = library, "cuLibraryGetManaged", d.cuLibraryUnload
+            ask = "cuLibraryGetManaged" if "{route}" == "library" else "cuLibraryGetGlobal"
+            make, drop = library, d.cuLibraryUnload
         modules = [make(40 * MIB) for _ in range(3)]
         found = [where(ask, m, name) for m in modules]
         again = where(ask, modules[0], name)

@@ -201,14 +201,22 @@ def test_a_pool_that_would_grow_too_much(shim_env: ShimEnv) -> None:
     assert child.device().calls["cuMemAllocAsync"] == 40
 
 
-@pytest.mark.parametrize("free", ["cuMemFree_v2", "cuMemFreeAsync"])
-def test_streams_and_pools_of_the_programs_own(shim_env: ShimEnv, free: str) -> None:
+@pytest.mark.parametrize(
+    ("free", "current"),
+    [
+        ("cuMemFree_v2", "cuDeviceSetMemPool"),
+        ("cuMemFreeAsync", "cuDeviceSetMemPool"),
+        ("cuMemFreeAsync", "cuMemSetMemPool"),
+    ],
+)
+def test_streams_and_pools_of_the_programs_own(shim_env: ShimEnv, free: str, current: str) -> None:
     # GIVEN a pool of the program's own that is the device's current one
     code = keeper(f"""
         from cuda_driver import PoolProps
         own = d.new("cuMemPoolCreate", byref(PoolProps(1, 0, Location(1, 0), None, 0, 0)))
         keep(own)
-        d.cuDeviceSetMemPool(0, own)
+        where = 0 if "{current}" == "cuDeviceSetMemPool" else (byref(Location(1, 0)), 1)
+        d.check("{current}", *(where or (0,)), own)
         other = stream(d)
         # WHEN memory of one stream is freed in another, or by the other call
         _, a = take(40 * MIB)
