@@ -292,9 +292,14 @@ def test_faults_by_the_table(driver: Driver, context: int, sim_table: SimTable) 
     assert sim_table.fail(b"cuCtxGetDevice", 3, 2) == SUCCESS
     assert codes(5) == [0, 700, 2, 0, 0]
     assert sim_table.fail(b"cuNothing", 1, 2) == NOT_FOUND
-    assert sim_table.fail(b"cuCtxGetDevice", 0, 2) == INVALID_VALUE
     assert sim_table.fail(b"cuCtxGetDevice", 1, 0) == INVALID_VALUE
     assert codes(2) == [0, 0]
+    # What has not struck is taken back, and nothing of other functions.
+    assert sim_table.fail(b"cuCtxGetDevice", 1, 700) == SUCCESS
+    assert sim_table.fail(b"cuDriverGetVersion", 1, 2) == SUCCESS
+    assert sim_table.fail(b"cuCtxGetDevice", 0, 0) == SUCCESS
+    assert codes(2) == [0, 0]
+    assert driver.code("cuDriverGetVersion", byref(c_int())) == 2
 
 
 def test_calls_are_counted(driver: Driver, context: int, sim_table: SimTable) -> None:
