@@ -218,6 +218,7 @@ typedef struct {
 	uint64_t free;
 	uint64_t vram;
 	uint64_t room; /* for plain device memory */
+	bool there;    /* the process has such a device */
 	uint32_t policy;
 } emuv_report_t;
 void emuv_account_report(CUdevice device, emuv_report_t *report);

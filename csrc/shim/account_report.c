@@ -17,6 +17,7 @@ void emuv_account_report(CUdevice device, emuv_report_t *report)
 		.free = emuv_budget_free(d),
 		.vram = d->vram,
 		.room = emuv_budget_room(d),
+		.there = d->counters.flags & EMUV_DEVICE_SEEN,
 		.policy = d->policy,
 	};
 	emuv_books_unlock();

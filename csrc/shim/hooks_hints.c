@@ -33,7 +33,8 @@ static bool is_limited(CUdevice device)
 	if (device < 0 || device >= EMUV_MAX_DEVICES)
 		return false;
 	emuv_account_report(device, &report);
-	return report.vram != EMUV_UNLIMITED;
+	/* Of a device that is none the driver says so. */
+	return report.there && report.vram != EMUV_UNLIMITED;
 }
 
 /* The range that an address is inside of; false: in none of the ledger's. */

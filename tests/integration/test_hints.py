@@ -186,7 +186,7 @@ full = [
     prefetch(a, 16 * MIB, 0, 0xdead0), prefetch(a, 16 * MIB, 77, s), prefetch(a, 0, 0, s),
     prefetch(a, 17 * MIB, 0, s), prefetch(a + MIB, 16 * MIB, 0, s), prefetch(plain, MIB, 0, s),
     d.code("cuMemPrefetchAsync_v2", a, MIB, GPU_0, 1, s), prefetch(0, MIB, 0, s),
-    prefetch(a, (1 << 64) - 1, 0, s),
+    prefetch(a, (1 << 64) - 1, 0, s), prefetch(a, MIB, 1, s), prefetch(1, 1, 1, s),
 ]
 d.cuMemFree_v2(plain)
 plain = d.new("cuMemAlloc_v2", 16 * MIB)
@@ -209,7 +209,7 @@ step("captured")
 done(full=full, room=room, captured=[captured, ended], held=held())
 """)
     full, room = got["full"], got["room"]
-    assert full[1:] == [101, 1, 1, 1, 1, 1, 1, 1]
+    assert full[1:] == [101, 1, 1, 1, 1, 1, 1, 1, 101, 101]
     assert full[0] in (1, 400)
     assert room[0] in (1, 400)
     assert all(room)
