@@ -51,6 +51,7 @@ typedef struct {
 #define EMUV_BEFORE_SPILL 8u /* no spill while pools or graphs keep what could be had back */
 #define EMUV_NOT_DEVICE 16u  /* it was tried */
 #define EMUV_ESTIMATE 32u    /* from a pool: it may turn out not to fit */
+#define EMUV_IS_THERE 64u    /* it cannot be refused: no rule keeps it on the device */
 #define EMUV_POOL_SHIFT 16   /* from there on: the number of the pool, 0: none */
 
 /*

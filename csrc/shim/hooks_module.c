@@ -183,7 +183,7 @@ static void charge_variable(const emuv_where_t *where, CUdeviceptr address, size
 		.context = (uint64_t)(uintptr_t)where->context,
 	};
 	emuv_grant_t grant;
-	bool granted = emuv_placement_reserve(where, bytes, EMUV_MAY_SPILL, &grant);
+	bool granted = emuv_placement_reserve(where, bytes, EMUV_MAY_SPILL | EMUV_IS_THERE, &grant);
 	int mode;
 
 	if (!granted || grant.placement == EMUV_PLACED_MANAGED) {

@@ -102,7 +102,8 @@ bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned 
 		  after_all(where->device, bytes, how, grant) ||
 		  emuv_account_reserve(where->device, bytes, how, grant) ||
 		  wait_for_frees(where->device, bytes, how, grant);
-	if (granted && grant->placement == EMUV_PLACED_MANAGED && emuv_keep_wants(bytes)) {
+	if (granted && grant->placement == EMUV_PLACED_MANAGED && !(how & EMUV_IS_THERE) &&
+	    emuv_keep_wants(bytes)) {
 		emuv_account_roll_back(where->device, grant);
 		granted = reserve_kept(where, bytes, how, grant);
 	}

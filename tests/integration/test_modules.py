@@ -190,6 +190,21 @@ def test_managed_variables(shim_env: ShimEnv, route: str) -> None:
     assert got["left"] == 0
 
 
+def test_managed_variables_are_charged_whatever_must_stay_on_the_device(shim_env: ShimEnv) -> None:
+    # GIVEN a rule for all sizes, and a variable that the device has no room for
+    code = program("""
+        d.new("cuMemAlloc_v2", 60 * MIB)
+        where("cuModuleGetGlobal_v2", load(20 * MIB), b"shared_with_host")
+        b = books()
+        answer(held=held()[:2], denials=b["denials"], uncounted=b["uncounted_calls"])
+    """)
+    child = run_child(
+        shim_env(vram=64 * MIB, virtual=40 * MIB, EMUV_KEEP_DEVICE="0-1073741824"), code
+    )
+    # THEN it is on the host like any other, and charged: the driver has made it already
+    assert child.answer == {"held": [60 * MIB, 20 * MIB], "denials": 0, "uncounted": 0}
+
+
 def test_a_context_takes_its_modules_with_it(shim_env: ShimEnv) -> None:
     code = program("""
         primary = d.new("cuCtxGetCurrent")
