@@ -4,8 +4,9 @@
  * Nobody else includes this; account.h is the way in.
  *
  * Every function here wants the lock held, but for start and fork.  Nothing is
- * called under it that may block, allocate or reach the driver (the ledger's table
- * grows in emuv_ledger_promise, which is the exception).
+ * called under it that may block, allocate or reach the driver, with two exceptions:
+ * the ledger's table grows in emuv_ledger_promise, and emuv_share_settle looks at
+ * another process's claim that is under way, for some milliseconds if that is stopped.
  */
 #ifndef EMUV_BOOKS_H
 #define EMUV_BOOKS_H

@@ -24,7 +24,7 @@ CUresult hook_cuMemGetAllocationGranularity(size_t *granularity, const CUmemAllo
 	if (report.policy != EMUV_POLICY_SPILL)
 		return result;
 	host = emuv_vmm_host_granularity(prop->location.id);
-	if (host > *granularity && host % *granularity == 0)
+	if (*granularity && host > *granularity && host % *granularity == 0)
 		*granularity = host;
 	return result;
 }
