@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * churn SEED MOST [ROUNDS]: allocates and frees at random, at most MOST bytes a piece, in
- * two threads, by cuMemAlloc, cuMemAllocManaged and cuMemAllocAsync, until it is killed
- * or has done ROUNDS.  "ready" when it has begun; at the end "N granted".
+ * two threads, by cuMemAlloc, cuMemAllocManaged and (not with CHURN_PLAIN set)
+ * cuMemAllocAsync, until it is killed or has done ROUNDS.  "ready" when it has begun; at
+ * the end "N granted".
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@ CUresult cuMemFree_v2(CUdeviceptr address);
 static CUcontext context;
 static size_t most;
 static long rounds = -1;
+static int plain;
 static unsigned long granted;
 
 static void *churn(void *argument)
@@ -46,7 +48,8 @@ static void *churn(void *argument)
 			result = cuMemAllocManaged(&held[n], bytes, 1);
 			break;
 		case 1:
-			result = cuMemAllocAsync(&held[n], bytes, NULL);
+			result = plain ? cuMemAlloc_v2(&held[n], bytes) :
+					 cuMemAllocAsync(&held[n], bytes, NULL);
 			break;
 		default:
 			result = cuMemAlloc_v2(&held[n], bytes);
@@ -69,6 +72,7 @@ int main(int argc, char **argv)
 	pthread_t threads[2];
 
 	most = argc > 2 ? strtoul(argv[2], NULL, 10) : 1 << 20;
+	plain = getenv("CHURN_PLAIN") != NULL;
 	if (argc > 3)
 		rounds = strtol(argv[3], NULL, 10);
 	if (cuInit(0) || cuDevicePrimaryCtxRetain(&context, 0))
