@@ -156,6 +156,7 @@ class Machine(RuleBasedStateMachine):
             self._budget(number), self._sharing(number), size,
             may_spill=whole or KINDS[kind][0], whole=whole,
             pooled=kind in ("async", "async_ptsz", "from_pool"),
+            unsure=self._budget(number).vram // 32 if self.shared else 0,
         )  # fmt: skip
 
     def _waits(self, number: int, expected: set[Outcome]) -> bool:

@@ -87,12 +87,13 @@ class Budget:
 
 def outcomes(
     budget: Budget, sharing: list[Books], size: int, *, may_spill: bool, whole: bool = False,
-    pooled: bool = False,
+    pooled: bool = False, unsure: int = 0,
 ) -> set[Outcome]:  # fmt: skip
     """Where a request of `size` may end.
 
     `whole`: it has no head of its own (a VMM handle).  `pooled`: it comes from a pool,
-    which may grow by more than is asked for, and then for too much.
+    which may grow by more than is asked for, and then for too much.  `unsure`: so much of
+    the room may be held for what others' pools may have grown by.
 
     More than one where pools keep bytes, or graphs that are not running have some
     reserved: of them some can be had back, and how many is the driver's to say.
@@ -104,16 +105,17 @@ def outcomes(
     found = set()
     for had_kept in {*range(0, kept + 1, BLOCK), kept}:
         for had_graph in {*range(0, graph + 1, BLOCK), graph}:
-            room = max(0, budget.vram - physical + had_kept + had_graph)
             free = max(0, budget.visible - used + had_graph)
-            fits = size <= room and size <= free
-            if fits:
-                found.add(Outcome("device"))
-            if fits and not (pooled and budget.policy == "spill"):
-                continue
-            if may_spill and budget.policy == "spill" and size <= free:
-                head = 0 if whole else min(room, size) // BLOCK * BLOCK
-                found.add(Outcome("managed", head))
-            else:
-                found.add(Outcome("refused"))
+            for taken in range(0, unsure + BLOCK, BLOCK) if unsure else (0,):
+                room = max(0, budget.vram - physical + had_kept + had_graph - taken)
+                fits = size <= room and size <= free
+                if fits:
+                    found.add(Outcome("device"))
+                if fits and not (pooled and budget.policy == "spill"):
+                    continue
+                if may_spill and budget.policy == "spill" and size <= free:
+                    head = 0 if whole else min(room, size) // BLOCK * BLOCK
+                    found.add(Outcome("managed", head))
+                else:
+                    found.add(Outcome("refused"))
     return found
