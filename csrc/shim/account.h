@@ -192,6 +192,7 @@ bool emuv_account_pools_unsure(CUdevice device);
 typedef struct {
 	uint64_t handle, asked, begun, reserved, kept, unsure;
 	unsigned int slot;
+	uint32_t answers; /* that had come in before */
 } emuv_pool_look_t;
 size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t *looks, size_t max);
 void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserved);

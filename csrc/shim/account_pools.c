@@ -225,7 +225,7 @@ size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t 
 		looks[n++] = (emuv_pool_look_t){
 			.slot = *next + 1, .handle = p->handle, .asked = p->asked,
 			.begun = p->begun, .reserved = p->reserved, .kept = p->reserved - p->live,
-			.unsure = p->unsure,
+			.unsure = p->unsure, .answers = p->answers,
 		};
 	}
 	emuv_books_unlock();
@@ -235,16 +235,23 @@ size_t emuv_account_pools(CUdevice device, unsigned int *next, emuv_pool_look_t 
 void emuv_account_pool_seen(const emuv_pool_look_t *look, const uint64_t *reserved)
 {
 	emuv_pool_t *p = pool_of(look->slot);
+	uint64_t unsure;
+	bool stale;
 
 	emuv_books_lock();
 	p->lookers--;
-	if (reserved && !p->leaving) {
+	/* What was under way, and what has begun since, may have come after the look. */
+	unsure = look->begun + p->asked - look->asked;
+	/* It may also be from before another's trim, whose answer is in: the lower bound holds. */
+	stale = look->answers != p->answers && reserved &&
+		*reserved + unsure >= p->reserved + p->unsure;
+	if (reserved && !p->leaving && !stale) {
+		p->answers++;
 		p->seen |= *reserved;
 		p->wider |= *reserved > p->reserved;
 		if (*reserved < p->reserved)
 			p->refused_room = 0;
-		/* What was under way, and what has begun since, may have come after the look. */
-		put(p, p->live, *reserved, look->begun + p->asked - look->asked);
+		put(p, p->live, *reserved, unsure);
 		emuv_books_publish(p->device);
 	}
 	vacate_if_over(p);

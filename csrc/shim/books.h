@@ -28,6 +28,7 @@ typedef struct {
 	uint64_t refused_room;          /* with no more room than this it grew too much */
 	uint64_t spilled, spilled_high; /* its allocations in managed memory */
 	uint32_t lookers; /* threads that ask the driver about it */
+	uint32_t answers; /* that they brought; wraps */
 	int16_t device;
 	bool leaving; /* being destroyed: nobody asks the driver about it any more */
 	bool gone;    /* destroyed, and not all of it freed */

@@ -142,6 +142,36 @@ static void looks_and_allocations_overtake_each_other(void)
 	release(2);
 }
 
+/* An answer from before another thread's trim, and one from before it that is as good. */
+static void answers_overtake_each_other(void)
+{
+	emuv_pool_look_t before[2];
+	emuv_grant_t grant;
+	unsigned int slot, next = 0;
+	uint64_t reserved = MIB(96);
+
+	start(MIB(512), 0);
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	look(MIB(96));
+	CHECK(reserve(slot, MIB(40), 0, &grant));
+	CHECK_EQ(emuv_account_pools(0, &next, &before[0], 1), 1); /* while that is under way */
+	next = 0;
+	CHECK_EQ(emuv_account_pools(0, &next, &before[1], 1), 1);
+	commit(&grant, slot, 1);
+	look(MIB(96));
+	release(1);
+	look(MIB(32)); /* trimmed */
+	emuv_account_pool_seen(&before[0], &reserved);
+	CHECK_EQ(counters()->kept_bytes, MIB(32));
+	CHECK_EQ(bound(), MIB(32));
+	/* One that is lower than what is known, with all that may have come since. */
+	look(MIB(256));
+	reserved = 0;
+	emuv_account_pool_seen(&before[1], &reserved);
+	CHECK_EQ(counters()->kept_bytes, 0);
+	CHECK_EQ(bound(), MIB(64));
+}
+
 static void a_failed_allocation_leaves_nothing(void)
 {
 	emuv_grant_t grant;
@@ -333,6 +363,7 @@ int main(void)
 {
 	what_is_freed_is_kept();
 	looks_and_allocations_overtake_each_other();
+	answers_overtake_each_other();
 	a_failed_allocation_leaves_nothing();
 	estimates();
 	pools_come_and_go();

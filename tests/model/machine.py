@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         physical = sum(b.physical for b in sharing)
         key = 0 if self.shared else number
         limit = max(budget.vram, self.most.get(key, 0))
-        assert physical <= limit
+        assert physical <= limit, f"{physical} held, {limit} allowed: {sharing}"
         if physical <= budget.vram:
             self.most.pop(key, None)
         elif key in self.most:
