@@ -69,6 +69,13 @@ unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device)
 	unsigned int slot = 0;
 
 	emuv_books_lock();
+	/* Two threads may meet a default pool at the same time: it has one place. */
+	for (unsigned int i = 0; i < EMUV_MAX_POOLS && !slot; i++) {
+		const emuv_pool_t *p = &g_books.pools[i];
+
+		if (p->handle == handle && !p->leaving && !p->gone)
+			slot = i + 1;
+	}
 	for (unsigned int i = 0; i < EMUV_MAX_POOLS && !slot; i++)
 		if (!g_books.pools[i].handle) {
 			g_books.pools[i] = (emuv_pool_t){ .handle = handle,

@@ -13,17 +13,19 @@
 
 #define LOOKER_WAITS 50000 /* of 20 µs: a look is one question to the driver */
 
+static CUdevice device_at(CUmemLocation location)
+{
+	return location.type == CU_MEM_LOCATION_TYPE_DEVICE && location.id >= 0 &&
+			       location.id < EMUV_MAX_DEVICES ?
+		       location.id : 0;
+}
+
 CUresult hook_cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props)
 {
 	CUresult result = g_real.cuMemPoolCreate(pool, props);
 
 	if (!result) {
-		CUdevice device = props->location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
-						  props->location.id >= 0 &&
-						  props->location.id < EMUV_MAX_DEVICES ?
-					  props->location.id : 0;
-
-		emuv_account_call(device, EMUV_FN_cuMemPoolCreate);
+		emuv_account_call(device_at(props->location), EMUV_FN_cuMemPoolCreate);
 		emuv_pools_note(*pool, props);
 	}
 	return result;
@@ -128,6 +130,34 @@ CUresult hook_cuDeviceSetMemPool(CUdevice device, CUmemoryPool pool)
 	result = g_real.cuDeviceSetMemPool(device, pool);
 	emuv_pools_current_changes();
 	return result;
+}
+
+/* The default pools of host memory and of managed memory are nobody's making. */
+static CUresult given(CUresult result, enum emuv_function function, const CUmemoryPool *pool,
+		      const CUmemLocation *location, CUmemAllocationType type)
+{
+	const CUmemPoolProps props = { .allocType = type,
+				       .location = location ? *location : (CUmemLocation){ 0 } };
+
+	if (!result) {
+		emuv_account_call(device_at(props.location), (int)function);
+		emuv_pools_met(*pool, &props);
+	}
+	return result;
+}
+
+CUresult hook_cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location,
+				     CUmemAllocationType type)
+{
+	return given(g_real.cuMemGetDefaultMemPool(pool, location, type),
+		     EMUV_FN_cuMemGetDefaultMemPool, pool, location, type);
+}
+
+CUresult hook_cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location,
+			      CUmemAllocationType type)
+{
+	return given(g_real.cuMemGetMemPool(pool, location, type), EMUV_FN_cuMemGetMemPool, pool,
+		     location, type);
 }
 
 CUresult hook_cuMemSetMemPool(CUmemLocation *location, CUmemAllocationType type, CUmemoryPool pool)

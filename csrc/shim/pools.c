@@ -74,6 +74,14 @@ void emuv_pools_note(CUmemoryPool pool, const CUmemPoolProps *props)
 		emuv_pools_look(device);
 }
 
+void emuv_pools_met(CUmemoryPool pool, const CUmemPoolProps *props)
+{
+	emuv_entry_t entry;
+
+	if (!emuv_account_look(EMUV_KIND_POOL, (uint64_t)(uintptr_t)pool, &entry))
+		emuv_pools_note(pool, props);
+}
+
 unsigned int emuv_pools_slot(const emuv_entry_t *entry)
 {
 	return (unsigned int)(entry->link >> SLOT_SHIFT);

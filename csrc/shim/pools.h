@@ -10,6 +10,8 @@
 
 /* The program has made a pool. */
 void emuv_pools_note(CUmemoryPool pool, const CUmemPoolProps *props);
+/* It has been given one, which is of that kind where it has not made it itself. */
+void emuv_pools_met(CUmemoryPool pool, const CUmemPoolProps *props);
 /*
  * *slot is the pool's number in the books, 0: nothing of its memory is kept on a device.
  * *device is where its memory counts, from the stream's device on; false: it is host

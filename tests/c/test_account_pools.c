@@ -259,9 +259,12 @@ static void pools_come_and_go(void)
 	CHECK(!emuv_account_pool_leaves(slot));
 	emuv_account_pool_gone(slot);
 	emuv_account_pool_gone(other);
-	CHECK(emuv_account_pool_new(POOL_HANDLE, 0) != slot);
+	other = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(other != slot);
+	/* Whoever else meets a pool at the same time finds it where it is. */
+	CHECK_EQ(emuv_account_pool_new(POOL_HANDLE, 0), other);
 	emuv_account_pool_seen(&one, &reserved);
-	CHECK_EQ(emuv_account_pool_new(POOL_HANDLE, 0), slot);
+	CHECK_EQ(emuv_account_pool_new(POOL_HANDLE + 1, 0), slot);
 	CHECK_EQ(bound(), 0);
 	start(MIB(256), MIB(256));
 	/* As many as there is place for, and not one more. */

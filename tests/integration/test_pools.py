@@ -361,6 +361,32 @@ def test_a_pool_of_managed_memory(shim_env: ShimEnv) -> None:
     assert child.answer["end"] == [4096, 0, 0, 1]
 
 
+@pytest.mark.parametrize("ask", ["cuMemGetDefaultMemPool", "cuMemGetMemPool"])
+def test_default_pools_of_other_memory(shim_env: ShimEnv, ask: str) -> None:
+    # GIVEN the driver's own pools of host memory and of managed memory (CUDA 13)
+    code = keeper(f"""
+        HOST, NUMA, NOWHERE, PINNED, MANAGED = 2, 3, 0, 1, 2
+        def use(where, kind):
+            own = d.new("{ask}", byref(Location(where, 0)), kind)
+            out = [c_uint64() for _ in range(2)]
+            codes = [d.code("cuMemAllocFromPoolAsync", byref(o), 40 * MIB, own, s) for o in out]
+            full = held()
+            for o in out:
+                if o.value:
+                    give(o.value)
+            settle()
+            return codes, full[0], d.memory_info()[0]
+        answer(host=use(HOST, PINNED), node=use(NUMA, PINNED), managed=use(NOWHERE, MANAGED),
+               calls=calls(d, "{ask}"), end=held())
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    # THEN host memory is nobody's vram, and managed memory is charged
+    assert child.answer["host"] == child.answer["node"] == [[0, 0], 0, 64 * MIB]
+    assert child.answer["managed"] == [[0, OOM], 40 * MIB, 64 * MIB]
+    assert child.answer["calls"] == 3
+    assert child.answer["end"] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("fails", ["cuMemPoolGetAttribute", "cuMemPoolTrimTo"])
 def test_a_pool_that_cannot_be_asked(shim_env: ShimEnv, fails: str) -> None:
     # GIVEN a driver that refuses to answer at the moment when it matters
