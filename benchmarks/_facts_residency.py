@@ -22,7 +22,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import _facts_cuda as cu
 from _facts_bench import Bench, KernelsUnsupportedError, big_enough
@@ -66,12 +65,7 @@ class Witness:
     def __enter__(self) -> Witness:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._selector.close()
         if self._child.stdin is not None:
             self._child.stdin.close()  # it ends at the end of its input

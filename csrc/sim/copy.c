@@ -168,30 +168,21 @@ static CUresult peers(CUcontext to, CUcontext from)
 	return live ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT;
 }
 
-#define COPY_PEER(name, per_thread)                                                         \
-	SIM_API(name, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,               \
-		CUcontext from_context, size_t bytes)                                       \
-	{                                                                                   \
-		SIM_ENTER(name);                                                            \
-		CUresult result = peers(to_context, from_context);                          \
-		return result == CUDA_SUCCESS ?                                             \
-			       copy_now(any_at(to), any_at(from), bytes, per_thread) :      \
-			       result;                                                      \
+/* Name, the copy, and the parameters from the size on. */
+#define COPY_PEER(name, copy, ...)                                              \
+	SIM_API(name, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,   \
+		CUcontext from_context, __VA_ARGS__)                            \
+	{                                                                       \
+		SIM_ENTER(name);                                                \
+		CUresult result = peers(to_context, from_context);              \
+		return result == CUDA_SUCCESS ? copy : result;                  \
 	}
-#define COPY_PEER_ASYNC(name, per_thread)                                                   \
-	SIM_API(name, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,               \
-		CUcontext from_context, size_t bytes, CUstream stream)                      \
-	{                                                                                   \
-		SIM_ENTER(name);                                                            \
-		CUresult result = peers(to_context, from_context);                          \
-		return result == CUDA_SUCCESS ? copy_async(any_at(to), any_at(from), bytes, \
-							   stream, per_thread) :            \
-						result;                                     \
-	}
-COPY_PEER(cuMemcpyPeer, false)
-COPY_PEER(cuMemcpyPeer_ptds, true)
-COPY_PEER_ASYNC(cuMemcpyPeerAsync, false)
-COPY_PEER_ASYNC(cuMemcpyPeerAsync_ptsz, true)
+COPY_PEER(cuMemcpyPeer, copy_now(any_at(to), any_at(from), bytes, false), size_t bytes)
+COPY_PEER(cuMemcpyPeer_ptds, copy_now(any_at(to), any_at(from), bytes, true), size_t bytes)
+COPY_PEER(cuMemcpyPeerAsync, copy_async(any_at(to), any_at(from), bytes, stream, false),
+	  size_t bytes, CUstream stream)
+COPY_PEER(cuMemcpyPeerAsync_ptsz, copy_async(any_at(to), any_at(from), bytes, stream, true),
+	  size_t bytes, CUstream stream)
 
 /* ---- batches ---- */
 
