@@ -66,33 +66,36 @@ static uint64_t in_pieces(const emuv_pool_t *p, uint64_t bytes)
 
 unsigned int emuv_account_pool_new(uint64_t handle, CUdevice device)
 {
-	unsigned int slot = 0;
+	unsigned int slot = 0, vacant = 0;
 
 	emuv_books_lock();
-	/* Two threads may meet a default pool at the same time: it has one place. */
 	for (unsigned int i = 0; i < EMUV_MAX_POOLS && !slot; i++) {
 		const emuv_pool_t *p = &g_books.pools[i];
 
+		/* Two threads may meet a default pool at the same time: it has one place. */
 		if (p->handle == handle && !p->leaving && !p->gone)
 			slot = i + 1;
+		else if (!vacant && !p->handle && !p->live && !p->spilled)
+			vacant = i + 1;
 	}
-	for (unsigned int i = 0; i < EMUV_MAX_POOLS && !slot; i++)
-		if (!g_books.pools[i].handle) {
-			g_books.pools[i] = (emuv_pool_t){ .handle = handle,
-							  .device = (int16_t)device };
-			slot = i + 1;
-		}
+	if (!slot && vacant) {
+		slot = vacant;
+		*pool_of(slot) = (emuv_pool_t){ .handle = handle, .device = (int16_t)device };
+	}
 	emuv_books_unlock();
 	return slot;
 }
 
-/* Its place is another's only when nobody has yet to come back to it. */
+/*
+ * Its place is another's only when nobody has yet to come back to it.  Who knew it as the
+ * current pool a moment ago may still allocate by its number: hence `gone`.
+ */
 static void vacate_if_over(emuv_pool_t *p)
 {
 	if (!p->gone || p->live || p->spilled || p->lookers)
 		return;
 	put(p, 0, 0, 0);
-	*p = (emuv_pool_t){ 0 };
+	*p = (emuv_pool_t){ .device = p->device, .gone = true };
 }
 
 bool emuv_account_pool_leaves(unsigned int slot)

@@ -38,17 +38,19 @@ static CUresult call(const form_t *form, CUdeviceptr *address, size_t bytes, CUm
 
 #define UNDO_TRIES 10
 
-/* What the pool grew by does not fit after all: the allocation goes back. */
+/*
+ * What the pool grew by does not fit after all: the allocation goes back.  Where the driver
+ * does not take it, it is the program's, charged as it is.
+ */
 static bool undo(const form_t *form, const emuv_where_t *where, emuv_grant_t *grant,
 		 unsigned int how, CUdeviceptr address, CUstream stream)
 {
 	unsigned int pool = grant->pool;
 	uint64_t bytes = grant->bytes;
 
-	if (form->per_thread)
-		g_real.cuMemFreeAsync_ptsz(address, stream);
-	else
-		g_real.cuMemFreeAsync(address, stream);
+	if (form->per_thread ? g_real.cuMemFreeAsync_ptsz(address, stream) :
+			       g_real.cuMemFreeAsync(address, stream))
+		return true;
 	emuv_account_roll_back(where->device, grant);
 	/* Its free may come after other work of the stream, which nobody waits for long. */
 	for (int i = 0; i < UNDO_TRIES && !emuv_pools_fits(where->device, grant); i++)
