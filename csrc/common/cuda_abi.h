@@ -21,6 +21,8 @@ typedef unsigned long long CUdeviceptr;
 typedef unsigned int CUdeviceptr_v1;
 typedef int CUdevice;
 typedef struct CUctx_st *CUcontext;
+typedef struct CUgreenCtx_st *CUgreenCtx;
+typedef struct CUdevResourceDesc_st *CUdevResourceDesc;
 /* VDPAU's, of vdpau.h. */
 typedef uint32_t VdpDevice;
 typedef int VdpGetProcAddress(VdpDevice device, uint32_t function, void **pointer);

@@ -69,7 +69,7 @@ static bool charge(CUcontext context, CUdevice device, bool primary, emuv_use_t 
 	return false;
 }
 
-CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
+static CUresult primary_retain(CUcontext *context, CUdevice device)
 {
 	uint64_t mark = emuv_account_mark();
 	unsigned int flags;
@@ -78,9 +78,6 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	emuv_use_t before = { 0 };
 	CUresult result;
 
-	if (!in_range(device) || !context)
-		return g_real.cuDevicePrimaryCtxRetain(context, device);
-	emuv_account_call(device, EMUV_FN_cuDevicePrimaryCtxRetain);
 	if (emuv_contexts_primary(device)) {
 		result = g_real.cuDevicePrimaryCtxRetain(context, device);
 		/* Nobody has used the new one before its first holder came by here. */
@@ -99,6 +96,14 @@ CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 	}
 	*context = made;
 	return CUDA_SUCCESS;
+}
+
+CUresult hook_cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
+{
+	if (!in_range(device) || !context)
+		return g_real.cuDevicePrimaryCtxRetain(context, device);
+	emuv_account_call(device, EMUV_FN_cuDevicePrimaryCtxRetain);
+	return primary_retain(context, device);
 }
 
 /*
@@ -192,26 +197,70 @@ static void primary_left(CUdevice device, const leaving_t *leaving)
 	primary_gone(device, leaving->context);
 }
 
-#define PRIMARY_GOES(export)                                                       \
-	CUresult hook_##export(CUdevice device)                                    \
-	{                                                                          \
-		leaving_t leaving;                                                 \
-		CUresult result;                                                   \
-		if (!in_range(device))                                             \
-			return g_real.export(device);                              \
-		emuv_account_call(device, EMUV_FN_##export);                       \
-		leaving = primary_leaving(device);                                 \
-		result = g_real.export(device);                                    \
-		if (!result && leaving.context)                                    \
-			primary_left(device, &leaving);                            \
-		else                                                               \
-			primary_stayed(&leaving);                                  \
-		return result;                                                     \
+static CUresult primary_goes(CUdevice device, CUresult (*real)(CUdevice))
+{
+	leaving_t leaving = primary_leaving(device);
+	CUresult result = real(device);
+
+	if (!result && leaving.context)
+		primary_left(device, &leaving);
+	else
+		primary_stayed(&leaving);
+	return result;
+}
+
+#define PRIMARY_GOES(export)                                 \
+	CUresult hook_##export(CUdevice device)              \
+	{                                                    \
+		if (!in_range(device))                       \
+			return g_real.export(device);        \
+		emuv_account_call(device, EMUV_FN_##export); \
+		return primary_goes(device, g_real.export);  \
 	}
 PRIMARY_GOES(cuDevicePrimaryCtxRelease)
 PRIMARY_GOES(cuDevicePrimaryCtxRelease_v2)
 PRIMARY_GOES(cuDevicePrimaryCtxReset)
 PRIMARY_GOES(cuDevicePrimaryCtxReset_v2)
+
+/*
+ * A green context retains its device's primary one, and may be what brings it into being
+ * or ends it.  So emuV holds that one around the call, and gives it back as the program
+ * would: whatever the call did to it is seen then.
+ */
+CUresult hook_cuGreenCtxCreate(CUgreenCtx *context, CUdevResourceDesc resources, CUdevice device,
+			       unsigned int flags)
+{
+	CUcontext primary;
+	CUresult result;
+
+	if (!in_range(device) || !context || !resources)
+		return g_real.cuGreenCtxCreate(context, resources, device, flags);
+	emuv_account_call(device, EMUV_FN_cuGreenCtxCreate);
+	result = primary_retain(&primary, device);
+	if (result)
+		return result;
+	result = g_real.cuGreenCtxCreate(context, resources, device, flags);
+	primary_goes(device, g_real.cuDevicePrimaryCtxRelease_v2);
+	if (!result)
+		emuv_overhead_expect(device); /* its own resources are found when room gets short */
+	return result;
+}
+
+CUresult hook_cuGreenCtxDestroy(CUgreenCtx context)
+{
+	bool held[EMUV_MAX_DEVICES] = { false }; /* its device is not told */
+	CUcontext primary;
+	CUresult result;
+
+	for (CUdevice i = 0; i < EMUV_MAX_DEVICES; i++)
+		held[i] = emuv_contexts_primary(i) && primary_active(i) &&
+			  !g_real.cuDevicePrimaryCtxRetain(&primary, i);
+	result = g_real.cuGreenCtxDestroy(context);
+	for (CUdevice i = 0; i < EMUV_MAX_DEVICES; i++)
+		if (held[i])
+			primary_goes(i, g_real.cuDevicePrimaryCtxRelease_v2);
+	return result;
+}
 
 /* A created context; `real` is the driver's call, with `out` to fill. */
 #define CREATE(export, real)                                                       \

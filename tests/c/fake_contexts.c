@@ -122,6 +122,38 @@ static CUresult primary_state(CUdevice device, unsigned int *flags, int *active)
 	return CUDA_SUCCESS;
 }
 
+static CUresult green_create(CUgreenCtx *green, CUdevResourceDesc resources, CUdevice device,
+			     unsigned int flags)
+{
+	CUcontext primary;
+	CUresult result;
+
+	(void)resources, (void)flags;
+	BEGIN();
+	result = primary_retain(&primary, device);
+	LOCK();
+	if (!result)
+		*green = (CUgreenCtx)(uintptr_t)fake_make(FAKE_GREEN, device, 0, NULL);
+	UNLOCK();
+	return result;
+}
+
+static CUresult green_destroy(CUgreenCtx green)
+{
+	fake_object_t *o;
+	CUdevice device = 0;
+
+	BEGIN();
+	LOCK();
+	o = OBJECT(green, FAKE_GREEN);
+	if (o) {
+		device = o->device;
+		fake_drop(o);
+	}
+	UNLOCK();
+	return o ? primary_gone(device, false) : CUDA_ERROR_INVALID_CONTEXT;
+}
+
 static CUresult get_current(CUcontext *context)
 {
 	BEGIN();
@@ -332,6 +364,8 @@ void fake_install_contexts(void)
 	g_real.cuDevicePrimaryCtxRelease_v2 = primary_release;
 	g_real.cuDevicePrimaryCtxReset_v2 = primary_reset;
 	g_real.cuDevicePrimaryCtxGetState = primary_state;
+	g_real.cuGreenCtxCreate = green_create;
+	g_real.cuGreenCtxDestroy = green_destroy;
 	g_real.cuCtxGetCurrent = get_current;
 	g_real.cuCtxGetDevice = get_device;
 	g_real.cuCtxPushCurrent_v2 = push;

@@ -278,6 +278,70 @@ static void a_refused_free_keeps_its_age(void)
 	check_empty();
 }
 
+/* ---- green contexts, which hold the primary one ---- */
+
+static CUgreenCtx new_green(CUdevice device)
+{
+	static char resources;
+	CUgreenCtx green;
+
+	CHECK_EQ(hook_cuGreenCtxCreate(&green, (CUdevResourceDesc)&resources, device, 1),
+		 CUDA_SUCCESS);
+	return green;
+}
+
+static CUresult no_green(CUgreenCtx *green, CUdevResourceDesc resources, CUdevice device,
+			 unsigned int flags)
+{
+	(void)green, (void)resources, (void)device, (void)flags;
+	return CUDA_ERROR_INVALID_VALUE;
+}
+
+static void green_contexts_bring_the_primary_one(void)
+{
+	CUdeviceptr address;
+	CUgreenCtx first, second;
+
+	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
+			 .context = MIB(3) });
+	first = new_green(1);
+	CHECK_BOOKS(books(1), ((books_t){ .overhead = MIB(3) }));
+	second = new_green(1);
+	CHECK_EQ(books(1).overhead, MIB(3));
+	/* What is allocated in it, and its last holders go one by one. */
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 1), CUDA_SUCCESS);
+	fake_set_current(primary);
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(1)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuGreenCtxDestroy(first), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuGreenCtxDestroy(first), CUDA_ERROR_INVALID_CONTEXT);
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(1), CUDA_SUCCESS);
+	CHECK_BOOKS(books(1), ((books_t){ .device = MIB(1), .overhead = MIB(3), .live = 1 }));
+	CHECK_EQ(hook_cuGreenCtxDestroy(second), CUDA_SUCCESS);
+	fake_set_current(NULL);
+	check_empty();
+}
+
+static void a_green_context_that_cannot_be(void)
+{
+	static char resources;
+	CUdevResourceDesc some = (CUdevResourceDesc)&resources;
+	CUgreenCtx green;
+
+	/* The driver refuses it. */
+	start((setup_t){ .vram = MIB(64), .policy = EMUV_POLICY_CAP, .card = MIB(512),
+			 .context = MIB(3) });
+	g_real.cuGreenCtxCreate = no_green;
+	CHECK_EQ(hook_cuGreenCtxCreate(&green, some, 0, 1), CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(hook_cuGreenCtxCreate(&green, NULL, 0, 1), CUDA_ERROR_INVALID_VALUE);
+	check_empty();
+	/* Its primary context does not fit. */
+	start((setup_t){ .vram = MIB(2), .policy = EMUV_POLICY_CAP, .card = MIB(512),
+			 .context = MIB(3) });
+	fake_limit(0, MIB(512));
+	CHECK_EQ(hook_cuGreenCtxCreate(&green, some, 0, 1), CUDA_ERROR_OUT_OF_MEMORY);
+	check_empty();
+}
+
 static void the_last_release_drops_all_both(void)
 {
 	the_last_release_drops_all(false);
@@ -293,6 +357,8 @@ int main(int n, char **names)
 		TEST(made_anew_with_the_same_handle),
 		TEST(a_refused_free_keeps_its_age),
 		TEST(the_last_release_drops_all_both),
+		TEST(green_contexts_bring_the_primary_one),
+		TEST(a_green_context_that_cannot_be),
 	};
 
 	alarm(55);
