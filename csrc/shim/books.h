@@ -61,9 +61,13 @@ typedef struct {
 
 extern emuv_books_t g_books;
 
+/* Takes the lock that another thread has. */
+void emuv_books_wait(void);
+
 static inline void emuv_books_lock(void)
 {
-	pthread_mutex_lock(&g_books.lock);
+	if (__builtin_expect(pthread_mutex_trylock(&g_books.lock), 0))
+		emuv_books_wait();
 }
 
 static inline void emuv_books_unlock(void)
