@@ -53,8 +53,9 @@ class Process:
         self.selector.register(self.child.stdout, selectors.EVENT_READ)
         ready, self.pid = self._read()
         assert ready == "ready"
-        (path,) = Path(env["EMUV_RUNTIME_DIR"]).glob(f"{self.pid}-*.seg")
-        self.view = View(path)
+        # A killed worker's is still there, and pids come round.
+        paths = Path(env["EMUV_RUNTIME_DIR"]).glob(f"{self.pid}-*.seg")
+        self.view = View(max(paths, key=lambda path: path.stat().st_mtime_ns))
 
     def _read(self) -> list[Any]:
         assert self.child.stdout is not None
