@@ -3,7 +3,7 @@
 
 import sys
 
-from emuv_shim.commands import main
+from emuv_shim._start import emuv
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(emuv())

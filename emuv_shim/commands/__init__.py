@@ -80,14 +80,15 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
 
     Unexpected exceptions pass: a traceback is what a bug report needs.
     """
+    if sys.stdout is None:  # closed: what is shown goes nowhere
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         _messages.tolerate(stream)
     try:
         result = command.main(
             args=None if args is None else list(args), prog_name=program, standalone_mode=False
         )
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else program
@@ -102,12 +103,13 @@ def run_click(command: click.Command, program: str, args: Sequence[str] | None =
         return _fail(error.message, error.hint, 2)
     except EmuvError as error:
         return _fail(error.message, error.hint, 1)
-    except OSError as error:
+    except (OSError, SystemExit) as error:
         # Most likely stdout: full, or its reader (head, less) has gone. The
         # interpreter must not fail again when it flushes at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(error, BrokenPipeError):
+        # click and rich know the latter, and ask for an exit.
+        if isinstance(error, (BrokenPipeError, SystemExit)):
             return 141
         where = f"{_messages.quote(str(error.filename))}: " if error.filename else ""
         return _fail(where + (error.strerror or str(error)).lower(), None, 1)

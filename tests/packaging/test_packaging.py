@@ -117,7 +117,7 @@ def test_wheel_holds_the_artefacts(wheel: Path) -> None:
     assert "emuv_shim/py.typed" in names
     assert not [n for n in names if not n.startswith(("emuv_shim/", "emuv-"))]
     assert "License-Expression: GPL-2.0-only" in about["METADATA"]
-    assert "emuv-run = emuv_shim.commands.run:main" in about["entry_points.txt"]
+    assert "emuv-run = emuv_shim._start:emuv_run" in about["entry_points.txt"]
 
 
 @pytest.mark.slow
