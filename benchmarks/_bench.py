@@ -292,6 +292,34 @@ def take_turns(
     return turns
 
 
+def cell(
+    compiled: Programs,
+    kind: str,
+    driver: Path,
+    name: str,
+    what: Row,
+    *,
+    card: int,
+    budget: tuple[int, int],
+    size: int,
+    count: int,
+    quick: bool,
+) -> Row:
+    """One combination on one driver: its row, which says `what` it was.
+
+    `what` has the operation, how much is live, and the threads; `budget` is (vram, virtual)
+    bytes; `card` is what the simulated GPU has.
+    """
+    plain = environment(driver, EMUV_SIM_VRAM=str(card))
+    emuv = under_emuv(plain, driver, compiled.runtime, *budget)
+    turns = take_turns(
+        compiled.calls, plain, emuv, what["operation"],
+        rounds=1 if quick else 5, batches=2 if quick else 12 if what["threads"] == 1 else 6,
+        live=what["live"], size=size, threads=what["threads"], count=count,
+    )  # fmt: skip
+    return turns.row(f"{kind}: {name}", kind, **what)
+
+
 # The envelope
 
 

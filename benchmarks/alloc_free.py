@@ -67,18 +67,14 @@ BUDGETS = {"cap": (VRAM, 0), "spill": (VRAM, 1 << 30), "spilling": (1, 1 << 30)}
 
 def cell(compiled: Programs, kind: str, driver: Path, what: Cell, quick: bool) -> Row:
     """Measure one cell on one driver."""
-    plain = _bench.environment(driver, EMUV_SIM_VRAM=str(CARD))
-    emuv = _bench.under_emuv(plain, driver, compiled.runtime, *BUDGETS[what.budget])
     # Threads have to meet, which takes longer than a time slice; a spill takes its time.
     count = 10_000 if what.threads == 1 else 200_000 // what.threads
     if quick or what.budget == "spilling":
         count = 100
-    turns = _bench.take_turns(
-        compiled.calls, plain, emuv, what.operation,
-        rounds=1 if quick else 5, batches=2 if quick else 12 if what.threads == 1 else 6,
-        live=what.live, size=BYTES, threads=what.threads, count=count,
-    )
-    return turns.row(f"{kind}: {what.name}", kind, **dataclasses.asdict(what))
+    return _bench.cell(
+        compiled, kind, driver, what.name, dataclasses.asdict(what),
+        card=CARD, budget=BUDGETS[what.budget], size=BYTES, count=count, quick=quick,
+    )  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> Row:

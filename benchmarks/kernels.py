@@ -10,7 +10,7 @@ process (cached), and then runs as machine code of this CPU.
 - float32 additions and float64 exponentials, elements a second and core;
 - a tiled product of two 512 x 512 matrices, multiply-adds a second and core: its threads
   wait for each other twice a tile;
-- sums by shuffles: each thread is a fiber, which is switched five times an element;
+- sums by shuffles: the lanes of a warp wait for each other five times an element;
 - what tracking of 2 MiB blocks costs: the ratio of times with and without, in turns.
 
 Rates are of CPU time with one worker (EMUV_SIM_WORKERS=1), which other work on the machine

@@ -53,16 +53,12 @@ CELLS = [
 
 def cell(compiled: Programs, kind: str, driver: Path, what: Cell, quick: bool) -> Row:
     """Measure one cell on one driver."""
-    plain = _bench.environment(driver, EMUV_SIM_VRAM=str(CARD))
-    emuv = _bench.under_emuv(plain, driver, compiled.runtime, what.vram, what.virtual)
-    # The memory of so many ranges is never touched; the simulated GPU's books are.
-    size = BYTES if what.live <= 10 else 64 << 10
-    turns = _bench.take_turns(
-        compiled.calls, plain, emuv, what.operation,
-        rounds=1 if quick else 5, batches=2 if quick else 12,
-        live=what.live, size=size, count=100 if quick else 2000,
+    return _bench.cell(
+        compiled, kind, driver, what.name, {"threads": 1, **dataclasses.asdict(what)},
+        # The memory of so many ranges is never touched; the simulated GPU's books are.
+        card=CARD, budget=(what.vram, what.virtual), size=BYTES if what.live <= 10 else 64 << 10,
+        count=100 if quick else 2000, quick=quick,
     )  # fmt: skip
-    return turns.row(f"{kind}: {what.name}", kind, threads=1, **dataclasses.asdict(what))
 
 
 def measure(options: argparse.Namespace) -> Row:

@@ -50,15 +50,11 @@ CELLS = [
 
 def cell(compiled: Programs, kind: str, driver: Path, what: Cell, quick: bool) -> Row:
     """Measure one cell on one driver."""
-    plain = _bench.environment(driver, EMUV_SIM_VRAM=str(CARD))
-    vram, virtual = (1, VRAM) if what.spilling else (VRAM, 0)
-    emuv = _bench.under_emuv(plain, driver, compiled.runtime, vram, virtual)
-    turns = _bench.take_turns(
-        compiled.calls, plain, emuv, what.operation,
-        rounds=1 if quick else 5, batches=2 if quick else 12,
-        live=what.live, size=PAGE, count=100 if quick else 2000,
+    return _bench.cell(
+        compiled, kind, driver, what.name, {"threads": 1, **dataclasses.asdict(what)},
+        card=CARD, budget=(1, VRAM) if what.spilling else (VRAM, 0), size=PAGE,
+        count=100 if quick else 2000, quick=quick,
     )  # fmt: skip
-    return turns.row(f"{kind}: {what.name}", kind, threads=1, **dataclasses.asdict(what))
 
 
 def measure(options: argparse.Namespace) -> Row:
