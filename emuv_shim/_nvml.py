@@ -101,8 +101,9 @@ def _users(nvml: Any, card: ctypes.c_void_p) -> tuple[User, ...]:
         if function is None or function(card, ctypes.byref(count), rows) != 0:
             continue
         for row in rows[: count.value]:
-            used = None if row.used == _NOT_AVAILABLE else int(row.used)
-            found[row.pid] = max(found.get(row.pid) or 0, used) if used is not None else None
+            known = found.setdefault(row.pid, None)
+            if row.used != _NOT_AVAILABLE:
+                found[row.pid] = max(known or 0, int(row.used))
     return tuple(User(pid, used) for pid, used in sorted(found.items()))
 
 

@@ -80,7 +80,7 @@ def test_who_else_is_on_the_card(
 ) -> None:
     with running(nvml(shim_env(vram=64 * MIB)), "started(); answer(pid=os.getpid())") as (_, mine):
         users = [(mine["pid"], 5 * MIB), (stranger.pid, 300 * MIB), (4194999, 2**64 - 1)]
-        text = ",".join(f"{pid}:{size}" for pid, size in users) + f",g:{stranger.pid}:{20 * MIB}"
+        text = ",".join(f"{pid}:{size}" for pid, size in users) + f",g:{stranger.pid}:{2**64 - 1}"
         env = {"EMUV_NVML": str(fake), "FAKE_USERS": text}
         listing = parsed(emuv("ps", "--json", env=env).stdout, "ps")
         table = emuv("ps", env=env)
