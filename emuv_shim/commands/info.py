@@ -59,7 +59,7 @@ def gather(sim: bool) -> dict[str, Any]:
             "on_host_bytes": device.host_bytes,
         }
         for process in listing.processes
-        for device in devices_of(process)
+        for device in devices_of(process.stats)
     ]
     return {
         "schema": SCHEMA,

@@ -16,9 +16,9 @@ import click
 from emuv_shim import _driver, _messages, _nvml
 from emuv_shim._messages import printable
 from emuv_shim.commands import _show
-from emuv_shim.controller import Controller, Listing, Process, Run
+from emuv_shim.controller import Controller, Listing
 from emuv_shim.errors import CommandError
-from emuv_shim.stats import DeviceStats
+from emuv_shim.stats import DeviceStats, Stats
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,10 +35,10 @@ def warn_of_skipped(listing: Listing) -> None:
         _messages.warning(f"{more} more files in {printable(listing.directory)} are no segments")
 
 
-def devices_of(process: Process) -> list[DeviceStats]:
-    """The devices that the process has used, or its first where it used none yet."""
-    used = [row for row in process.stats.devices if row.seen]
-    return used or list(process.stats.devices[:1])
+def devices_of(stats: Stats) -> list[DeviceStats]:
+    """The devices that a process, or a run, has used, or its first where it used none yet."""
+    used = [row for row in stats.devices if row.seen]
+    return used or list(stats.devices[:1])
 
 
 def ask_nvml(environ: Mapping[str, str], driver: _driver.Driver | None) -> _nvml.Answer | None:
@@ -111,38 +111,25 @@ def _show_managed(listing: Listing) -> None:
     shared = {run.processes[0].pid: run for run in listing.runs if run.shared}
     grouped = [p for run in shared.values() for p in run.processes]
     for process in [*grouped, *(p for p in listing.processes if p not in grouped)]:
-        stats = process.stats
-        if process.pid in shared:
-            _show_sums(made, shared[process.pid])
-        for device in devices_of(process):
-            _show.row(
-                made,
-                process.pid,
-                stats.name or "-",
-                f"{device.device}{' (sim)' if stats.is_simulated else ''}",
-                _show.budget_text(device.vram_bytes, device.virtual_bytes),
-                stats.policy,
-                _show.brief(device.physical_bytes),
-                _show.brief(device.host_bytes),
-                device.denials,
-                stats.command,
-            )
+        if process.pid in shared:  # first the budget that these share, and their sums
+            run, n = shared[process.pid], len(shared[process.pid].processes)
+            noun = "process" if n == 1 else "processes"
+            _add_rows(made, "run", run.total, f"run {run.run_id}: shared by {n} {noun}")
+        _add_rows(made, process.pid, process.stats, process.stats.command)
     _show.show_table(made)
 
 
-def _show_sums(made: Table, run: Run) -> None:
-    """The budget that the processes below share, and what they hold of it together."""
-    total, n = run.total, len(run.processes)
-    for device in [row for row in total.devices if row.seen] or total.devices[:1]:
+def _add_rows(made: Table, who: object, stats: Stats, what: str) -> None:
+    for device in devices_of(stats):
         _show.row(
             made,
-            "run",
-            run.name or "-",
-            f"{device.device}{' (sim)' if total.is_simulated else ''}",
+            who,
+            stats.name or "-",
+            f"{device.device}{' (sim)' if stats.is_simulated else ''}",
             _show.budget_text(device.vram_bytes, device.virtual_bytes),
-            total.policy,
+            stats.policy,
             _show.brief(device.physical_bytes),
             _show.brief(device.host_bytes),
             device.denials,
-            f"run {run.run_id}: shared by {n} process{'es' if n != 1 else ''}",
+            what,
         )
