@@ -307,6 +307,14 @@ def check_syntax(request: Request, environ: Mapping[str, str]) -> None:
     wants_shared(request, environ)
 
 
+def _switch(flag: bool, environ: Mapping[str, str], variable: str) -> bool:
+    """A flag, or a variable that is 1 or 0."""
+    text = environ.get(variable, "")
+    if not flag and text not in ("", "0", "1"):
+        raise CommandError(f"{variable} {quote(text)} is not one of: 0, 1", exit_code=USAGE)
+    return flag or text == "1"
+
+
 def is_in_shared_run(environ: Mapping[str, str]) -> bool:
     """True where the launcher itself runs under an outer `emuv-run --shared`."""
     return is_nested(environ) and environ.get("EMUV_SHARED") == "1"
@@ -318,9 +326,7 @@ def wants_shared(request: Request, environ: Mapping[str, str]) -> bool:
     Within a shared run everything shares the run's budget: another one is refused,
     because it would either not hold or be a hole in the run's.
     """
-    text = environ.get("EMUV_SHARED", "")
-    if not request.shared and text not in ("", "0", "1"):
-        raise CommandError(f"EMUV_SHARED {quote(text)} is not '1' or '0'", exit_code=USAGE)
+    wanted = _switch(request.shared, environ, "EMUV_SHARED")
     if is_in_shared_run(environ):
         for option in ("vram", "virtual", "policy", "allocation"):
             if getattr(request, option) is not None:
@@ -330,15 +336,12 @@ def wants_shared(request: Request, environ: Mapping[str, str]) -> bool:
                     f"change that one: emuv set {environ['EMUV_RUN']} --vram SIZE",
                     exit_code=USAGE,
                 )
-    return request.shared or text == "1"
+    return wanted
 
 
 def wants_audit(request: Request, environ: Mapping[str, str]) -> bool:
     """--audit or EMUV_AUDIT=1: the loader's auditor as well as the preload."""
-    text = environ.get("EMUV_AUDIT", "")
-    if not request.audit and text not in ("", "0", "1"):
-        raise CommandError(f"EMUV_AUDIT {quote(text)} is not one of: 0, 1", exit_code=USAGE)
-    return request.audit or text == "1"
+    return _switch(request.audit, environ, "EMUV_AUDIT")
 
 
 def keep_device(request: Request, environ: Mapping[str, str]) -> str | None:

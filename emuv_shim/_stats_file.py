@@ -63,7 +63,9 @@ def check_writable(path: str) -> None:
     reason, directory = "", os.path.dirname(path) or "."
     try:
         directory = os.path.dirname(os.path.abspath(path))
-        if os.path.isdir(path):
+        if not path:
+            reason = "it names no file"
+        elif os.path.isdir(path):
             reason = "it is a directory"
         elif os.path.exists(path) and not os.access(path, os.W_OK):
             reason = "permission denied"

@@ -33,7 +33,7 @@ def _amount(what: str, value: str | int | None, *, multiplier: bool, none: bool)
     if "=" in value or "," in value:
         raise SizeError(
             f"{what} {value!r} is a list by device",
-            "a Budget is for one device; set each by itself",
+            "a budget is for one device: set each by itself (device=N, emuv set --device N)",
         )
     try:
         return parse_amount(value, allow_multiplier=multiplier, allow_none=none)
@@ -72,7 +72,9 @@ class Budget:
         if policy not in POLICIES:
             raise SizeError(f"policy is {policy!r}", f"policy is one of {', '.join(POLICIES)}")
         if policy == "spill" and self.virtual is None:
-            raise SizeError("policy is 'spill', but there is no virtual", "say how much: virtual=…")
+            raise SizeError(
+                "policy is 'spill', but there is no virtual", "give a virtual: how much may spill"
+            )
         if policy == "cap" and self.virtual is not None:
             raise SizeError(
                 f"policy is 'cap', but virtual is {self.virtual!r}",

@@ -144,7 +144,8 @@ class Controller:
             raise NotAttached(f"there is no process {pid}", "emuv ps lists those under emuV")
         raise NotAttached(
             f"process {pid} has no segment in {self.directory}",
-            "it was not started by emuv-run, or has not used CUDA yet",
+            "it was not started by emuv-run, has not used CUDA yet, or has another "
+            "EMUV_RUNTIME_DIR (each user has one of his own)",
         )
 
     def stats(self, pid: int) -> Stats:
@@ -164,7 +165,8 @@ class Controller:
         found = [run for run in runs if run.run_id == text] or [
             run
             for run in runs
-            if run.name == text or (len(text) >= 4 and run.run_id.startswith(text))
+            # An empty text is the name of those that have none: it names nothing.
+            if (text and run.name == text) or (len(text) >= 4 and run.run_id.startswith(text))
         ]
         if len(found) == 1:
             return found[0]
@@ -266,8 +268,8 @@ class Controller:
         """Removes the segments of dead processes; returns their paths.
 
         One whose launcher wants to collect it (``--stats``) stays while another
-        process of its run lives, and for a day.  Files that are no segments are
-        left alone.
+        process of its run lives, and for a day; so does one that cannot be read (of
+        another emuV).  Files that are no segments are left alone.
         """
         listing = self.scan(stale=True)
         runs = {process.stats.run_id for process in listing.processes if process.alive}
@@ -280,11 +282,14 @@ class Controller:
                 continue
             if self._remove(Path(process.path).name):
                 removed.append(process.path)
+        sound = {Path(process.path).name for process in listing.processes}
         for name in self._names()[0]:
             if name.endswith(".run") and _RUN.fullmatch(name[:-4]):
                 _segment.sweep_run(self.directory / name)
                 continue
             match = _TEMPORARY.fullmatch(name)
+            if match is None and name not in sound and self._is_old(name):
+                match = _NAME.fullmatch(name)
             if match is None or _segment.start_ticks(int(match[1])) == int(match[2]):
                 continue
             if self._remove(name):
@@ -332,6 +337,13 @@ class Controller:
         # where it lived in a pid namespace without a /proc of its own.
         alive = snapshot.alive and stats.state != "exited"
         return Process(stats.pid, stats.start_ticks, str(path), alive, snapshot.keep, stats)
+
+    def _is_old(self, name: str) -> bool:
+        try:
+            changed = os.lstat(self.directory / name).st_mtime
+        except OSError:
+            return False
+        return time.time() - changed >= KEEP_SECONDS
 
     def _remove(self, name: str) -> bool:
         try:

@@ -27,7 +27,7 @@ from emuv_shim import __version__, _driver, _libraries, _memory, _segment
 from emuv_shim._messages import printable
 from emuv_shim.commands import _children, _show
 from emuv_shim.controller import Controller
-from emuv_shim.errors import CommandError, EmuvError
+from emuv_shim.errors import CommandError, EmuvError, NotAttached
 
 SCHEMA = 1
 OK, PROBLEM, NO_GPU = 0, 1, 3
@@ -261,11 +261,14 @@ def _check_process(findings: Findings, pid: int) -> None:
         findings.add("interposer", "two emuVs are mapped; what is allocated counts twice")
     try:
         stats = Controller().stats(pid)
-    except EmuvError as error:
+    except NotAttached as error:
         if mapped:
-            findings.note("segment", f"{error.message} (one appears when CUDA is first used)")
+            findings.note("segment", f"{error.message}: {error.hint}")
         else:
             findings.add("segment", error.message)
+        return
+    except EmuvError as error:
+        findings.add("segment", error.message)
         return
     findings.add("segment", None, f"written by emuV {stats.emuv_version}")
     for device in stats.devices:

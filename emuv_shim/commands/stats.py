@@ -25,9 +25,10 @@ def read_file(path: str) -> tuple[tuple[Stats, ...], dict[str, Any] | None]:
         if os.path.isfile(path) and os.path.getsize(path) > MAX_FILE_BYTES:
             raise CommandError(f"{quote(path)} is too large to be a statistics file")
         if not os.path.isfile(path):
-            what = "is a directory" if os.path.isdir(path) else "is no running process and no file"
+            what = "a directory" if os.path.isdir(path) else "no running process, run or file"
             raise CommandError(
-                f"{quote(path)} {what}", "give a process id, or a file of emuv-run --stats"
+                f"{quote(path)} is {what}",
+                "give a process id, a run, or a file of emuv-run --stats",
             )
         data = Path(path).read_bytes()
         return stats_from_json(data), run_from_json(data)

@@ -319,6 +319,18 @@ class TestSet:
         assert done.returncode == 1
         assert "emuv: warning: 0.1 s are over and it is not in force" in done.stderr
 
+    def test_no_name_is_not_the_name_of_the_nameless(
+        self, emuv: Runner, clean_env: dict[str, str], shell: Path
+    ) -> None:
+        # As a variable that is not set gives: emuv set "$JOB" --vram 1MiB
+        with started(clean_env, shell, "--vram", "64MiB") as nameless:
+            assert nameless.ask(f"a {MIB}") == "0"
+            for args in (["set", "", "--vram", "1MiB"], ["stats", ""]):
+                done = emuv(*args)
+                assert (done.returncode, done.stdout) == (1, "")
+                assert done.stderr.startswith("emuv: error: ")
+            assert nameless.ask(f"a {32 * MIB}") == "0"
+
     def test_process_that_is_not_ours(self, emuv: Runner) -> None:
         done = emuv("set", str(os.getpid()), "--vram", "1G")
 

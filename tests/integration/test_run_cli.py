@@ -356,6 +356,12 @@ class TestDryRun:
         assert scripted == real
         assert scripted["EMUV_VIRTUAL"] == str(6 << 30)
 
+    def test_warnings_are_those_of_a_start(self, emuv_run: Runner) -> None:
+        done = emuv_run("--sim", "--dry-run", "--vram", "8", "true")
+
+        assert "export EMUV_VRAM=8\n" in done.stdout
+        assert "as in 8G" in done.stderr
+
     def test_checks_are_made_all_the_same(self, emuv_run: Runner) -> None:
         assert emuv_run("--sim", "--dry-run", "no-such-program").returncode == 127
         assert emuv_run("--sim", "--dry-run", "--vram", "9GiB", "true").returncode == 125
@@ -505,6 +511,12 @@ class TestStats:
         assert done.returncode == 125
         assert f'"{out}"' in done.stderr
         assert not (tmp_path / "started").exists()
+
+    def test_no_name_of_a_file_is_125(self, emuv_run: Runner) -> None:
+        done = emuv_run("--sim", "--stats", "", "echo", "started")
+
+        assert (done.returncode, done.stdout) == (125, "")
+        assert '--stats "" cannot be written' in done.stderr
 
     def test_a_fifo_is_written_to_and_not_replaced(
         self, clean_env: dict[str, str], libemuv: Path, tmp_path: Path

@@ -376,6 +376,30 @@ def test_only_the_dead_are_removed(runtime_dir: Path) -> None:
         assert controller.clean() == (str(kept.path),)
 
 
+def test_what_another_emuv_left_goes_after_a_day(runtime_dir: Path) -> None:
+    with Writer(runtime_dir) as alive, Controller(runtime_dir) as controller:
+        theirs = runtime_dir / f"{alive.pid}-1.seg"
+        running = runtime_dir / f"{os.getpid()}-{_segment.start_ticks(os.getpid())}.seg"
+        for path in (theirs, running):
+            path.touch(mode=0o600)
+            path.write_bytes(b"another layout")
+        assert controller.clean() == ()
+        day_ago = time.time() - 25 * 3600
+        for path in (theirs, running, alive.path):
+            os.utime(path, (day_ago, day_ago))
+        assert controller.clean() == (str(theirs),)
+        assert {path.name for path in runtime_dir.iterdir()} == {running.name, alive.path.name}
+
+
+def test_no_name_names_no_run(runtime_dir: Path) -> None:
+    with Writer(runtime_dir) as nameless, Controller(runtime_dir) as controller:
+        assert controller.get(nameless.pid).stats.name == ""
+        for text in ("", "  "):
+            with pytest.raises(NotAttached):
+                controller.update_run_budget(text, vram="1GiB")
+        assert controller.get(nameless.pid).budget() == Budget()
+
+
 # Hostile files
 
 
