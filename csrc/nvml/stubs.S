@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Every function of NVML, forwarded; what adjusted.c and processes.c define wins. */
+/* Every function of NVML, forwarded; what memory.c, processes.c and real.c define wins. */
 #include "forward_stubs.h"
 
 #define NVML_NAME(name) EMUV_FORWARD name

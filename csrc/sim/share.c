@@ -13,7 +13,6 @@
 #include "share.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-/* Out of the way of programs that count their file descriptors. */
 #define FIRST_FD 200
 
 static const char *word(sim_share_kind_t kind)
@@ -32,10 +31,20 @@ static int text_of(char *text, size_t bytes, sim_share_kind_t kind, uint64_t key
 	return snprintf(text, bytes, "emuv-sim-%s-%016llx", word(kind), (unsigned long long)key);
 }
 
+int sim_share_high(int fd)
+{
+	int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
+
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
+}
+
 int sim_share_new(sim_share_kind_t kind, size_t bytes, uint64_t *key)
 {
 	char name[64];
-	int fd, high;
+	int fd;
 
 	if (getrandom(key, sizeof(*key), GRND_NONBLOCK) != sizeof(*key))
 		*key = sim_now() * 0x9e3779b97f4a7c15u ^ (uint64_t)getpid();
@@ -47,11 +56,7 @@ int sim_share_new(sim_share_kind_t kind, size_t bytes, uint64_t *key)
 		close(fd);
 		return -1;
 	}
-	high = fcntl(fd, F_DUPFD_CLOEXEC, FIRST_FD);
-	if (high < 0)
-		return fd;
-	close(fd);
-	return high;
+	return sim_share_high(fd);
 }
 
 /* The key in what a link of /proc/PID/fd says, if it is of that kind. */

@@ -15,6 +15,8 @@
 /* What a file is for; another's is refused. */
 typedef enum { SIM_SHARE_MEMORY = 1, SIM_SHARE_EVENT, SIM_SHARE_VMM, SIM_SHARE_POOL } sim_share_kind_t;
 
+/* Another number for it, out of the way of programs that count theirs; `fd`: there is none. */
+int sim_share_high(int fd);
 /* A new file of zeros and that length, its key in *key; -1: cannot be had. */
 int sim_share_new(sim_share_kind_t kind, size_t bytes, uint64_t *key);
 /* Is this descriptor, of the process itself, such a file?  Its key and length. */

@@ -2,9 +2,9 @@
 /*
  * Virtual memory management: reservations, physical memory by handle, mappings.
  *
- * The bytes of handles that stay in the process live in one sparse memfd, each handle at its own offset, so
- * that several mappings of a handle are the same bytes, and that a thousand handles
- * cost one file descriptor.  Offsets are never used twice (a 64-bit file is long
+ * The bytes of handles that stay in the process live in one sparse memfd, each handle
+ * at its own offset, so that several mappings of a handle are the same bytes, and that
+ * a thousand handles cost one file descriptor.  Offsets are never used twice (a 64-bit file is long
  * enough); a handle's bytes go back to the system when the handle is gone.
  *
  * A handle lives while it has references (cuMemCreate, cuMemRetainAllocationHandle)
@@ -23,6 +23,7 @@
 
 #include "memory.h"
 #include "paging.h"
+#include "share.h"
 #include "vmm.h"
 #include "work.h"
 
@@ -117,11 +118,7 @@ static bool file_open(void)
 		close(opened);
 		return false;
 	}
-	/* Out of the way of programs that count their file descriptors. */
-	int high = fcntl(opened, F_DUPFD_CLOEXEC, 200);
-	file = high >= 0 ? high : opened;
-	if (high >= 0)
-		close(opened);
+	file = sim_share_high(opened);
 	return true;
 }
 

@@ -101,7 +101,7 @@ SIM_API(cuMemImportFromShareableHandle, CUmemGenericAllocationHandle *handle, vo
 		return CUDA_ERROR_INVALID_VALUE;
 	if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
 		return CUDA_ERROR_NOT_SUPPORTED;
-	fd = fcntl((int)(intptr_t)shareable, F_DUPFD_CLOEXEC, 200);
+	fd = sim_share_high(fcntl((int)(intptr_t)shareable, F_DUPFD_CLOEXEC, 0));
 	if (fd < 0)
 		return CUDA_ERROR_INVALID_VALUE;
 	result = read_label(fd, &label);

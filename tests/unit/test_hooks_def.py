@@ -52,8 +52,8 @@ RULES = (
     (r"Array(3D)?(Create|Destroy)|MappedArray(Create|Destroy|Get)|ArrayGetMemory", True),
     (r"^cuIpc(Get|Open|Close)Mem|ExternalMemory", True),
     (r"CtxCreate|CtxDestroy|CtxDetach|PrimaryCtx(Retain|Release|Reset)", True),
-    (r"DeviceRegisterAsyncNotification|TotalMem|GraphMem|GraphAddMem|GraphAddNode|Multicast(Create|Bind|Unbind)", True),
-    (r"LogicalEndpoint(Create|Bind|Unbind|Export|Import)", True),
+    (r"TotalMem|GraphMem|GraphAddMem|GraphAddNode|Multicast(Create|Bind|Unbind)", True),
+    (r"LogicalEndpoint(Create|Bind|Unbind|Export|Import)|DeviceRegisterAsyncNot", True),
     # A graph's memory is there from when it can run.
     (r"Graph(Instantiate|Upload|Launch|ExecDestroy)", True),
     # What the driver takes for programs and their heaps, and moves about.
