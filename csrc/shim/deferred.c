@@ -266,6 +266,7 @@ void emuv_deferred_moved(emuv_deferred_t *w, const emuv_move_t *moves, size_t n_
 	}
 	memcpy(w->moves, moves, n_moves * sizeof *moves);
 	w->n_moves = n_moves;
+	w->stream = stream_id(stream, per_thread);
 	/* Batches go to several devices at most where nothing is waited for. */
 	w->entry.device = (int16_t)moves[0].device;
 	for (size_t i = 0; i < n_moves; i++)
@@ -280,6 +281,21 @@ static void release(waiting_t *w)
 	free(w);
 }
 
+/* A stream that has not come to one of these, and so to none of those after it. */
+typedef struct {
+	CUcontext context;
+	unsigned long long stream;
+} behind_t;
+#define MAX_BEHIND 8
+
+static bool comes_later(const waiting_t *w, const behind_t *behind)
+{
+	for (int i = 0; i < MAX_BEHIND && w->stream; i++)
+		if (behind[i].stream == w->stream && behind[i].context == w->context)
+			return true;
+	return false;
+}
+
 void emuv_deferred_reap(void)
 {
 	emuv_deferred_reap_some(INT_MAX);
@@ -288,6 +304,8 @@ void emuv_deferred_reap(void)
 void emuv_deferred_reap_some(int most)
 {
 	struct waiting_list done = TAILQ_HEAD_INITIALIZER(done);
+	behind_t behind[MAX_BEHIND] = { 0 };
+	unsigned int n_behind = 0;
 	waiting_t *w, *next;
 	int mode;
 
@@ -301,6 +319,10 @@ void emuv_deferred_reap_some(int most)
 		next = TAILQ_NEXT(w, link);
 		if (w->busy || w->ticket)
 			continue;
+		if (comes_later(w, behind)) {
+			most--;
+			continue;
+		}
 		w->busy = true;
 		pthread_mutex_unlock(&lock);
 		finished = finish(w);
@@ -314,6 +336,8 @@ void emuv_deferred_reap_some(int most)
 		if (finished) {
 			take_off(w);
 			TAILQ_INSERT_TAIL(&done, w, link);
+		} else {
+			behind[n_behind++ % MAX_BEHIND] = (behind_t){ w->context, w->stream };
 		}
 		pthread_cond_broadcast(&idle);
 	}

@@ -251,6 +251,54 @@ static void no_hope_is_no_wait(void)
 
 static CUresult (*real_release)(CUdevice);
 static CUresult (*real_query)(CUevent);
+static int n_queries;
+
+static CUresult counted_query(CUevent event)
+{
+	n_queries++;
+	return real_query(event);
+}
+
+static CUresult stream_number(CUstream stream, unsigned long long *id)
+{
+	*id = (uintptr_t)stream;
+	return CUDA_SUCCESS;
+}
+
+/* However much waits in a stream that has not come to the first of it: one question. */
+static void a_stream_is_asked_once(void)
+{
+	CUresult (*unnumbered)(CUstream, unsigned long long *) = g_real.cuStreamGetId;
+	CUdeviceptr ranges[40], small;
+	CUcontext context;
+	CUstream streams[2];
+
+	start((setup_t){ .vram = MIB(16), .extra = MIB(100), .policy = EMUV_POLICY_SPILL,
+			 .card = MIB(512) });
+	context = new_context(0);
+	g_real.cuStreamGetId = stream_number;
+	for (int i = 0; i < 2; i++)
+		streams[i] = new_stream();
+	CHECK_EQ(hook_cuMemAlloc_v2(&small, MIB(15)), CUDA_SUCCESS);
+	for (int i = 0; i < 40; i++)
+		ranges[i] = spilled(MIB(2));
+	fake_hold(true);
+	for (int i = 0; i < 40; i++)
+		CHECK_EQ(hook_cuMemFreeAsync(ranges[i], streams[i % 2]), CUDA_SUCCESS);
+	real_query = g_real.cuEventQuery;
+	g_real.cuEventQuery = counted_query;
+	n_queries = 0;
+	CHECK_EQ(hook_cuMemAlloc_v2(&small, 4096), CUDA_SUCCESS);
+	CHECK_EQ(n_queries, 2);
+	fake_hold(false);
+	emuv_deferred_reap();
+	CHECK_EQ(n_queries, 42);
+	CHECK_EQ(books(0).managed, 0);
+	g_real.cuStreamGetId = unnumbered;
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	check_empty();
+}
+
 static CUcontext primary;
 static sem_t reached, go_on;
 
@@ -438,6 +486,7 @@ int main(int n, char **names)
 		TEST(lowered_under_a_free_that_fails),
 		TEST(an_excess_leaves_once),
 		TEST(no_hope_is_no_wait),
+		TEST(a_stream_is_asked_once),
 		TEST(set_aside_still_counts),
 		TEST(cancelled_while_it_waits),
 		TEST(cancelled_in_its_start),
