@@ -12,7 +12,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static emuv_context_t contexts[MAX_CONTEXTS];
 static int n_contexts;
-/* Goes up when a context goes: the driver may give its address to another. */
+/* Goes up when a context comes or goes: the driver may give its address to another. */
 static uint64_t epoch = 1;
 
 /* Lock held. */
@@ -35,6 +35,7 @@ enum emuv_contexts_added emuv_contexts_add(const emuv_context_t *context)
 		added = EMUV_CONTEXTS_FULL;
 	} else if (!found) {
 		contexts[n_contexts++] = *context;
+		__atomic_fetch_add(&epoch, 1, __ATOMIC_RELEASE);
 	} else if (found->overhead || !context->overhead) {
 		added = EMUV_CONTEXT_KNOWN;
 	} else {
@@ -105,12 +106,27 @@ CUcontext emuv_contexts_primary(CUdevice device)
 	return context;
 }
 
-/* The device of a context, which is current unless `push`. */
-static bool device_of(CUcontext context, bool push, CUdevice *device)
+/*
+ * Whose memory a context's is.  One that nobody created or retained is a green one's, and
+ * its memory the primary one's.
+ */
+static CUcontext owner_of(CUcontext context, CUdevice device)
+{
+	CUcontext primary = emuv_contexts_primary(device);
+	bool green;
+
+	pthread_mutex_lock(&lock);
+	green = !find(context) && n_contexts < MAX_CONTEXTS;
+	pthread_mutex_unlock(&lock);
+	return green && primary ? primary : context;
+}
+
+/* Where a context is, which is current unless `push`. */
+static bool find_out(CUcontext context, bool push, emuv_where_t *where)
 {
 	static __thread struct {
 		CUcontext context;
-		CUdevice device;
+		emuv_where_t where;
 		uint64_t epoch;
 	} last;
 	uint64_t now = __atomic_load_n(&epoch, __ATOMIC_ACQUIRE);
@@ -118,41 +134,47 @@ static bool device_of(CUcontext context, bool push, CUdevice *device)
 	CUresult result;
 
 	if (last.context == context && last.epoch == now) {
-		*device = last.device;
+		*where = last.where;
 		return true;
 	}
 	if (push && g_real.cuCtxPushCurrent_v2(context))
 		return false;
-	result = g_real.cuCtxGetDevice(device);
+	result = g_real.cuCtxGetDevice(&where->device);
 	if (push)
 		g_real.cuCtxPopCurrent_v2(&popped);
-	if (result || *device < 0 || *device >= EMUV_MAX_DEVICES)
+	if (result || where->device < 0 || where->device >= EMUV_MAX_DEVICES)
 		return false;
+	where->context = owner_of(context, where->device);
 	last.context = context;
-	last.device = *device;
+	last.where = *where;
 	last.epoch = now;
 	return true;
 }
 
 bool emuv_where_current(emuv_where_t *where)
 {
-	if (g_real.cuCtxGetCurrent(&where->context) || !where->context)
-		return false;
-	return device_of(where->context, false, &where->device);
+	CUcontext context = NULL;
+
+	return !g_real.cuCtxGetCurrent(&context) && context && find_out(context, false, where);
 }
 
 bool emuv_where_stream(CUstream stream, emuv_where_t *where)
 {
-	CUcontext current = NULL;
+	CUcontext context = NULL, current = NULL;
+	CUgreenCtx green;
 
 	if (!stream || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD)
 		return emuv_where_current(where);
 	/* A stream says where by itself: the thread may have no context current. */
-	if (g_real.cuStreamGetCtx(stream, &where->context))
+	if (g_real.cuStreamGetCtx(stream, &context))
 		return false;
 	if (g_real.cuCtxGetCurrent(&current))
 		current = NULL;
-	return device_of(where->context, where->context != current, &where->device);
+	if (find_out(context, context != current, where))
+		return true;
+	/* A green context is one thread's at a time; the primary one is anybody's. */
+	return !g_real.cuStreamGetCtx_v2(stream, &context, &green) &&
+	       find_out(context, context != current, where);
 }
 
 /* False: the context is not known. */

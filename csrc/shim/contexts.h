@@ -43,7 +43,10 @@ bool emuv_contexts_any(CUdevice device);
 /* The primary context of a device, NULL if not seen. */
 CUcontext emuv_contexts_primary(CUdevice device);
 
-/* Where the calling thread's current context is; false: none, or no device of emuV's. */
+/*
+ * Where the calling thread's current context is, for a green one its primary; false: none,
+ * or no device of emuV's.
+ */
 bool emuv_where_current(emuv_where_t *where);
 /* Where work in `stream` happens; the NULL and per-thread streams are the current context's. */
 bool emuv_where_stream(CUstream stream, emuv_where_t *where);

@@ -321,6 +321,54 @@ static void green_contexts_bring_the_primary_one(void)
 	check_empty();
 }
 
+/* As cuCtxFromGreenCtx makes one: in another thread's hands it cannot be pushed. */
+static char view;
+
+static CUresult view_is_current(CUcontext *context)
+{
+	*context = (CUcontext)&view;
+	return CUDA_SUCCESS;
+}
+
+static CUresult view_of_stream(CUstream stream, CUcontext *context)
+{
+	(void)stream;
+	return view_is_current(context);
+}
+
+static CUresult primary_of_stream(CUstream stream, CUcontext *context, CUgreenCtx *green)
+{
+	(void)stream;
+	*context = primary;
+	*green = (CUgreenCtx)&view;
+	return CUDA_SUCCESS;
+}
+
+static void memory_of_a_green_context_is_the_primary_ones(void)
+{
+	CUdeviceptr address;
+	CUstream stream;
+
+	start((setup_t){ .vram = MIB(16), .extra = MIB(100), .policy = EMUV_POLICY_SPILL,
+			 .card = MIB(512), .context = MIB(2) });
+	CHECK_EQ(hook_cuDevicePrimaryCtxRetain(&primary, 0), CUDA_SUCCESS);
+	fake_set_current(primary);
+	stream = new_stream();
+	g_real.cuStreamGetCtx = view_of_stream;
+	g_real.cuStreamGetCtx_v2 = primary_of_stream;
+	CHECK_EQ(hook_cuMemAllocAsync(&address, MIB(1), stream), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, MIB(1));
+	CHECK_EQ(hook_cuMemFree_v2(address), CUDA_SUCCESS);
+	g_real.cuCtxGetCurrent = view_is_current;
+	CHECK_EQ(hook_cuMemAlloc_v2(&address, MIB(4)), CUDA_SUCCESS);
+	CHECK_EQ(fake_resident(spilled(MIB(64))), MIB(10));
+	CHECK_BOOKS(books(0), ((books_t){ .device = MIB(4), .managed = MIB(64), .live = 2,
+					  .resident = MIB(10), .overhead = MIB(2) }));
+	CHECK_EQ(hook_cuDevicePrimaryCtxRelease_v2(0), CUDA_SUCCESS);
+	fake_set_current(NULL);
+	check_empty();
+}
+
 static void a_green_context_that_cannot_be(void)
 {
 	static char resources;
@@ -358,6 +406,7 @@ int main(int n, char **names)
 		TEST(a_refused_free_keeps_its_age),
 		TEST(the_last_release_drops_all_both),
 		TEST(green_contexts_bring_the_primary_one),
+		TEST(memory_of_a_green_context_is_the_primary_ones),
 		TEST(a_green_context_that_cannot_be),
 	};
 
