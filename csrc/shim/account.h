@@ -207,10 +207,13 @@ uint64_t emuv_account_excess(CUdevice device);
 
 /*
  * Graphs' memory: `reserve` for a launch (false: no room), which ends by `seen` with the
- * same bytes and what the driver has reserved now, NULL: not known.
+ * same bytes and what the driver has reserved now, NULL: not known; `answers` is what
+ * emuv_account_graph_answers said before the driver was asked.
  */
 bool emuv_account_graph_reserve(CUdevice device, uint64_t bytes);
-void emuv_account_graph_seen(CUdevice device, uint64_t ended, const uint64_t *reserved);
+uint32_t emuv_account_graph_answers(CUdevice device);
+void emuv_account_graph_seen(CUdevice device, uint64_t ended, uint32_t answers,
+			     const uint64_t *reserved);
 uint64_t emuv_account_graph(CUdevice device);
 
 /* What the reports say of a device. */

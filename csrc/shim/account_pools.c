@@ -357,17 +357,33 @@ uint64_t emuv_account_graph(CUdevice device)
 	return bytes;
 }
 
-void emuv_account_graph_seen(CUdevice device, uint64_t ended, const uint64_t *reserved)
+uint32_t emuv_account_graph_answers(CUdevice device)
+{
+	uint32_t answers;
+
+	emuv_books_lock();
+	answers = g_books.graph_answers[device];
+	emuv_books_unlock();
+	return answers;
+}
+
+void emuv_account_graph_seen(CUdevice device, uint64_t ended, uint32_t answers,
+			     const uint64_t *reserved)
 {
 	emuv_budget_device_t *d = &g_books.devices[device];
 	uint64_t known;
 
 	emuv_books_lock();
 	known = d->counters.graph_bytes - g_books.graph_pending[device];
+	if (!reserved)
+		known += ended;
+	/* An answer from before another launch came to its end does not have that one's memory. */
+	else if (answers == g_books.graph_answers[device] || *reserved > known)
+		known = *reserved;
+	g_books.graph_answers[device]++;
 	g_books.graph_pending[device] -= ended;
 	/* Of others that are under way the driver's figure may have a part already. */
-	d->counters.graph_bytes = (reserved ? *reserved : known + ended) +
-				  g_books.graph_pending[device];
+	d->counters.graph_bytes = known + g_books.graph_pending[device];
 	emuv_budget_held(d);
 	emuv_books_weigh(device); /* heads make room for what was not foreseen */
 	emuv_books_publish(device);

@@ -42,6 +42,7 @@ typedef struct {
 	emuv_budget_device_t devices[EMUV_MAX_DEVICES];
 	uint64_t leaving[EMUV_MAX_DEVICES]; /* charged as resident, on their way to the host */
 	uint64_t graph_pending[EMUV_MAX_DEVICES]; /* of graph_bytes: launches under way */
+	uint32_t graph_answers[EMUV_MAX_DEVICES]; /* the driver's, that have come in; wraps */
 	emuv_pool_t pools[EMUV_MAX_POOLS];
 	uint64_t others_leaving[EMUV_MAX_DEVICES]; /* ... of the run's other processes */
 	emuv_share_t *share; /* NULL: the budget is this process's alone */

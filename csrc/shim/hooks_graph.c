@@ -195,11 +195,12 @@ void emuv_graphs_fork_child(void)
 
 static void correct(const part_t *part, uint64_t ended)
 {
+	uint32_t answers = emuv_account_graph_answers(part->device);
 	uint64_t reserved = 0;
 	bool known = emuv_pools_graph_reserved(part->device, &reserved);
 
 	/* A driver that does not say: the sum stands. */
-	emuv_account_graph_seen(part->device, ended, known ? &reserved : NULL);
+	emuv_account_graph_seen(part->device, ended, answers, known ? &reserved : NULL);
 }
 
 static uint64_t trims_of(CUdevice device)

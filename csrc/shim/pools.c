@@ -175,10 +175,11 @@ static bool graphs_spare(CUdevice device)
 
 static void look_at_graphs(CUdevice device)
 {
+	uint32_t answers = emuv_account_graph_answers(device);
 	uint64_t reserved;
 
 	if (emuv_account_graph(device) && emuv_pools_graph_reserved(device, &reserved))
-		emuv_account_graph_seen(device, 0, &reserved);
+		emuv_account_graph_seen(device, 0, answers, &reserved);
 }
 
 void emuv_pools_look(CUdevice device)

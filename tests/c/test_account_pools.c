@@ -292,6 +292,11 @@ static void pools_come_and_go(void)
 	CHECK_EQ(high, 0);
 }
 
+static void graphs_seen(uint64_t ended, const uint64_t *reserved)
+{
+	emuv_account_graph_seen(0, ended, emuv_account_graph_answers(0), reserved);
+}
+
 static void graphs(void)
 {
 	const uint64_t less = MIB(20), none = 0;
@@ -302,17 +307,39 @@ static void graphs(void)
 	CHECK(!emuv_account_graph_reserve(0, MIB(40)));
 	CHECK(emuv_account_graph_reserve(0, MIB(20)));
 	/* The first has ended and shares what it needs; the second is under way. */
-	emuv_account_graph_seen(0, MIB(40), &less);
+	graphs_seen(MIB(40), &less);
 	CHECK_EQ(counters()->graph_bytes, MIB(40));
-	emuv_account_graph_seen(0, MIB(20), &less);
+	graphs_seen(MIB(20), &less);
 	CHECK_EQ(counters()->graph_bytes, MIB(20));
 	CHECK_EQ(counters()->peak_physical_bytes, MIB(40));
 	/* A driver that does not say: the sum stands until it does. */
 	CHECK(emuv_account_graph_reserve(0, MIB(10)));
-	emuv_account_graph_seen(0, MIB(10), NULL);
+	graphs_seen(MIB(10), NULL);
 	CHECK_EQ(counters()->graph_bytes, MIB(30));
 	CHECK(!reserve(0, MIB(64), EMUV_MAY_SPILL | EMUV_BEFORE_SPILL, &grant));
-	emuv_account_graph_seen(0, 0, &none);
+	graphs_seen(0, &none);
+	CHECK_EQ(counters()->graph_bytes, 0);
+}
+
+/* Launches of two threads: the first asks, the second runs and asks, then the first's answer. */
+static void answers_about_graphs_overtake_each_other(void)
+{
+	const uint64_t first = MIB(10), both = MIB(30), none = 0;
+	uint32_t answers;
+
+	start(MIB(64), MIB(64));
+	CHECK(emuv_account_graph_reserve(0, MIB(10)));
+	CHECK(emuv_account_graph_reserve(0, MIB(20)));
+	answers = emuv_account_graph_answers(0);
+	graphs_seen(MIB(20), &both);
+	emuv_account_graph_seen(0, MIB(10), answers, &first);
+	CHECK_EQ(counters()->graph_bytes, MIB(30));
+	/* From before a trim: too much, until somebody asks again. */
+	answers = emuv_account_graph_answers(0);
+	graphs_seen(0, &none);
+	emuv_account_graph_seen(0, 0, answers, &both);
+	CHECK_EQ(counters()->graph_bytes, MIB(30));
+	graphs_seen(0, &none);
 	CHECK_EQ(counters()->graph_bytes, 0);
 }
 
@@ -371,6 +398,7 @@ int main(void)
 	estimates();
 	pools_come_and_go();
 	graphs();
+	answers_about_graphs_overtake_each_other();
 	at_random();
 	return 0;
 }
