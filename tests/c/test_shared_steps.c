@@ -6,175 +6,13 @@
  * reservation, without a pause; beside a stopped one others go on within a bound; and
  * never is more held than there is.
  */
-#include <poll.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-enum step {
-	STEP_NONE,
-#define X(name) STEP_##name,
-	/* EMUV_STEPS is not there yet: the list is held against it below. */
-	X(JOIN_HIGH) X(JOIN_TAKEN) X(JOIN_ZEROED) X(JOIN_OWNED)
-	X(CLAIM_HALF) X(CLAIM_PUBLISHED) X(CLAIM_SUMMED)
-	X(GRANT_HALF) X(GRANT_HELD) X(GRANT_HALF_CLEARED) X(GRANT_DONE)
-	X(WITHDRAW_HALF) X(WITHDRAWN)
-	X(PUBLISH_HALF) X(PUBLISHED)
-	X(REAP_JUDGED) X(REAPED) X(RESTED)
-#undef X
-	N_STEPS,
-};
-static void step(enum step which);
-#define EMUV_STEP(name) step(STEP_##name)
+#include "shared_steps.h"
 
 /* With the steps in them. */
 #include "../../csrc/common/emuv_shared.c"
 #include "../../csrc/shim/shared.c"
 
-#include "shared_run.h"
-
-#define X(name) +1
-_Static_assert(N_STEPS == 1 EMUV_STEPS(X), "the list of steps above is not EMUV_STEPS");
-#undef X
-
-static const char *const step_names[] = { "none",
-#define X(name) #name,
-	EMUV_STEPS(X)
-#undef X
-};
-
-#define LIMIT_MS 20000
-
-static enum step armed;
-static int armed_signal;
-static unsigned int rests;
-static void (*aside)(enum step which); /* what else happens at a step */
-
-static void step(enum step which)
-{
-	if (which == STEP_RESTED)
-		rests++;
-	if (aside)
-		aside(which);
-	if (which == armed) {
-		armed = STEP_NONE;
-		kill(getpid(), armed_signal);
-	}
-}
-
-/* ---- processes on strings ---- */
-
-static bool is_join(enum step at)
-{
-	return at >= STEP_JOIN_HIGH && at <= STEP_JOIN_OWNED;
-}
-
-typedef struct {
-	pid_t pid;
-	int to, from;
-} process_t;
-
-typedef struct {
-	uint64_t bytes;
-	int result;
-	unsigned int rests;
-	uint64_t ns;
-} answer_t;
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-/* Answers 't' (take), 'f' (free what was taken last), 'j' (join) till its string is cut. */
-static void serve(enum step at, int in, int out)
-{
-	struct { char what; uint64_t bytes; } order;
-
-	while (read(in, &order, sizeof order) == sizeof order) {
-		uint64_t start = now_ns();
-		answer_t answer = { .bytes = order.bytes, .result = 1 };
-
-		if (is_join(at) == (order.what == 'j'))
-			armed = at;
-		if (order.what == 'j')
-			join_run();
-		else if (order.what == 't')
-			rests = 0, answer.result = take(order.bytes);
-		else
-			give(next_key -= 4096);
-		answer.rests = rests;
-		answer.ns = now_ns() - start;
-		if (write(out, &answer, sizeof answer) != sizeof answer)
-			_exit(3);
-	}
-	_exit(0);
-}
-
-static process_t spawn(enum step at, int with, void (*also)(enum step))
-{
-	int down[2], up[2];
-	process_t process;
-
-	CHECK_EQ(pipe(down), 0);
-	CHECK_EQ(pipe(up), 0);
-	process = (process_t){ fork(), down[1], up[0] };
-	CHECK(process.pid >= 0);
-	if (process.pid == 0) {
-		alarm(40);
-		close(down[1]);
-		close(up[0]);
-		armed_signal = with;
-		aside = also;
-		serve(at, down[0], up[1]);
-	}
-	close(down[0]);
-	close(up[1]);
-	return process;
-}
-
-static void order(const process_t *process, char what, uint64_t bytes)
-{
-	struct { char what; uint64_t bytes; } order_ = { 0 };
-
-	order_.what = what;
-	order_.bytes = bytes;
-	/* One that was killed takes no more orders. */
-	signal(SIGPIPE, SIG_IGN);
-	(void)!write(process->to, &order_, sizeof order_);
-}
-
-/* False: it has ended. */
-static bool answered(const process_t *process, answer_t *answer)
-{
-	struct pollfd ready = { .fd = process->from, .events = POLLIN };
-
-	CHECK_EQ(poll(&ready, 1, LIMIT_MS), 1);
-	return read(process->from, answer, sizeof *answer) == sizeof *answer;
-}
-
-static answer_t ask(const process_t *process, char what, uint64_t bytes)
-{
-	answer_t answer = { 0 };
-
-	order(process, what, bytes);
-	CHECK(answered(process, &answer));
-	return answer;
-}
-
-static void end(process_t *process)
-{
-	close(process->to);
-	close(process->from);
-	kill(process->pid, SIGKILL);
-	waitpid(process->pid, NULL, 0);
-}
+#include "shared_processes.h"
 
 /* ---- what brings a process to the rarer steps ---- */
 
@@ -218,7 +56,7 @@ static void dummy(emuv_shared_t *shared, unsigned int slot)
 
 /*
  * Brings a victim to `at`, holding or claiming 40 MiB; the other is first in the ledger
- * or last.  False: the step cannot be met in this way.
+ * or last.
  */
 static process_t strike(emuv_shared_t **shared, process_t *other, enum step at, int with,
 			bool other_first)
