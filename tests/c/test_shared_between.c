@@ -50,13 +50,14 @@ static answer_t go_on(const process_t *process)
 	return answer;
 }
 
-static const char *begin(void)
+/* With some virtual the physical sum alone decides; without, either would. */
+static const char *begin(uint64_t extra)
 {
 	static int n;
 	static char run_id[32];
 
 	snprintf(run_id, sizeof run_id, "between%d", n++);
-	configure(run_id, 0);
+	configure(run_id, extra);
 	return run_id;
 }
 
@@ -93,21 +94,22 @@ static void come_and_go(const process_t *process, uint64_t *random, uint64_t mos
 
 /*
  * One is stopped with 40 MiB on the way, then another with 30, at any two steps of a
- * claim; a third comes and goes meanwhile.  They end in either order.
+ * claim; a third comes and goes meanwhile.  Either is first in the ledger, and ends first.
  */
-static void two_stopped(enum step at, enum step then, bool first_ends_first, uint64_t *random)
+static void two_stopped(enum step at, enum step then, bool first_is_low, bool first_ends_first,
+			uint64_t *random)
 {
 	process_t one, two, third;
 	answer_t first, second;
 	uint64_t granted = 0;
 	emuv_shared_t *shared;
-	const char *run_id = begin();
+	const char *run_id = begin(VRAM);
 
 	one = spawn(at, SIGSTOP, tell_stop);
 	two = spawn(then, SIGSTOP, tell_stop);
 	third = spawn(STEP_NONE, 0, NULL);
-	ask(&one, 'j', 0);
-	ask(&two, 'j', 0);
+	ask(first_is_low ? &one : &two, 'j', 0);
+	ask(first_is_low ? &two : &one, 'j', 0);
 	ask(&third, 'j', 0);
 	shared = map_run(run_id);
 	order(&one, 't', MIB(40));
@@ -167,7 +169,7 @@ static void lowered(enum step at)
 	process_t one, two;
 	answer_t first;
 	uint64_t of_two;
-	const char *run_id = begin();
+	const char *run_id = begin(0);
 
 	one = spawn(at, SIGSTOP, tell_stop);
 	two = spawn(STEP_NONE, 0, NULL);
@@ -229,7 +231,7 @@ static void forked_at(enum step at)
 {
 	emuv_shared_t *shared;
 	process_t one;
-	const char *run_id = begin();
+	const char *run_id = begin(0);
 
 	fork_at = at;
 	one = spawn(STEP_NONE, 0, fork_here);
@@ -253,7 +255,7 @@ static void everybody_claims(void)
 	emuv_shared_t *shared;
 	process_t one;
 	answer_t answer;
-	const char *run_id = begin();
+	const char *run_id = begin(0);
 
 	one = spawn(STEP_NONE, 0, NULL);
 	ask(&one, 'j', 0);
@@ -281,7 +283,7 @@ static void everybody_claims(void)
 static void removed(enum step at)
 {
 	process_t one, two;
-	const char *run_id = begin();
+	const char *run_id = begin(0);
 
 	one = spawn(at, SIGSTOP, tell_stop);
 	two = spawn(STEP_NONE, 0, NULL);
@@ -307,7 +309,8 @@ int main(void)
 	emuv_message_quiet(1);
 	for (enum step at = STEP_CLAIM_HALF; at <= STEP_GRANT_DONE; at++) {
 		for (enum step then = STEP_CLAIM_HALF; then <= STEP_WITHDRAWN; then++)
-			two_stopped(at, then, (at + then) % 2, &random);
+			for (int low = 0; low < 2; low++)
+				two_stopped(at, then, low, (at + then) & 1, &random);
 		lowered(at);
 		forked_at(at);
 	}
