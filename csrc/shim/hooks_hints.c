@@ -69,7 +69,8 @@ static bool find(CUdeviceptr address, uint64_t bytes, emuv_hinted_t *found)
 			return false;
 		found->bytes = start + size - address;
 	}
-	if (found->bytes > bytes)
+	/* 0: imported, and the driver did not tell its size. */
+	if (found->bytes > bytes || !found->bytes)
 		found->bytes = bytes;
 	return true;
 }

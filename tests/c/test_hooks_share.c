@@ -6,10 +6,11 @@
 // link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
-// link: csrc/common/emuv_environ.c
+// link: csrc/common/emuv_environ.c csrc/shim/hooks_hints.c csrc/shim/hooks_prefetch_batch.c
 /*
  * Imported and pinned memory: the statistics, where the driver refuses, hands out the
- * same address again, or forgets; and that nothing of it is ever charged.
+ * same address again, does not tell its size, or forgets; and that nothing of it is ever
+ * charged.
  */
 #include "hooks_test.h"
 #include "message.h"
@@ -76,6 +77,13 @@ static CUresult fake_export(CUipcMemHandle *handle, CUdeviceptr address)
 	return answer;
 }
 
+static CUresult fake_import(CUdeviceptr *address, CUmemoryPool pool, CUmemPoolPtrExportData *data)
+{
+	(void)pool, (void)data;
+	*address = next_address;
+	return answer;
+}
+
 static CUcontext begin(void)
 {
 	CUcontext context;
@@ -88,6 +96,7 @@ static CUcontext begin(void)
 	g_real.cuMemGetAddressRange_v2 = fake_range;
 	g_real.cuImportExternalMemory = fake_external;
 	g_real.cuDestroyExternalMemory = fake_destroy;
+	g_real.cuMemPoolImportPointer = fake_import;
 	g_real.cuMemHostAlloc = fake_pin;
 	g_real.cuMemHostRegister_v2 = fake_register;
 	g_real.cuMemFreeHost = fake_unpin;
@@ -226,6 +235,31 @@ static void without_a_context(void)
 	check_empty();
 }
 
+/* Hints about memory that the books have as of no size end, in the driver's own words. */
+static void of_no_known_size(void)
+{
+	const CUmemLocation to = { CU_MEM_LOCATION_TYPE_DEVICE, 0 };
+	CUcontext context = begin();
+	CUmemPoolPtrExportData data;
+	size_t bytes = 4096, first = 0;
+	CUmemLocation location = to;
+	CUdeviceptr address;
+	CUstream stream;
+
+	size = 0;
+	CHECK_EQ(g_real.cuStreamCreate(&stream, 0), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemPoolImportPointer(&address, NULL, &data), CUDA_SUCCESS);
+	CHECK_EQ(imported(), 0);
+	CHECK_EQ(hook_cuMemPrefetchAsync(address, bytes, 0, stream), CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(hook_cuMemAdvise(address, bytes, CU_MEM_ADVISE_SET_READ_MOSTLY, 0),
+		 CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(hook_cuMemPrefetchBatchAsync(&address, &bytes, 1, &location, &first, 1, 0, stream),
+		 CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(hook_cuMemFreeAsync(address, stream), CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(g_real.cuStreamDestroy_v2(stream), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+}
+
 /* The driver's answer to an export stands, whatever emuV has to say of it. */
 static void exports(void)
 {
@@ -255,6 +289,7 @@ int main(void)
 	of_another_api();
 	host_memory();
 	without_a_context();
+	of_no_known_size();
 	exports();
 	return 0;
 }
