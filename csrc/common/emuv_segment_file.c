@@ -83,6 +83,13 @@ int emuv_segment_pwrite(int fd, const void *buffer, size_t bytes, off_t at)
 	return 0;
 }
 
+static int other_version(const char *path, uint32_t version, emuv_error_t *error)
+{
+	return fail(error, -EPROTO, "segment '%s' has version %u, and this emuV reads %u; use the "
+		    "emuV that the process runs under", path, (unsigned int)version,
+		    EMUV_SEGMENT_VERSION);
+}
+
 /* The part of the header that says whether the rest can be read. */
 static int check_header(const emuv_segment_t *header, const char *path, emuv_error_t *error)
 {
@@ -90,9 +97,7 @@ static int check_header(const emuv_segment_t *header, const char *path, emuv_err
 		return fail(error, -EBADMSG, "'%s' is no segment of emuV (wrong magic); remove it",
 			    path);
 	if (header->version != EMUV_SEGMENT_VERSION)
-		return fail(error, -EPROTO, "segment '%s' has version %u, and this emuV reads %u; "
-			    "use the emuV that the process runs under", path,
-			    (unsigned int)header->version, EMUV_SEGMENT_VERSION);
+		return other_version(path, header->version, error);
 	if (header->size != sizeof(emuv_segment_t))
 		return fail(error, -EBADMSG, "segment '%s' says that it has %u bytes, and version "
 			    "%u has %zu; remove it", path, (unsigned int)header->size,
@@ -103,6 +108,21 @@ static int check_header(const emuv_segment_t *header, const char *path, emuv_err
 			    "functions); remove it", path, (int)header->pid,
 			    (unsigned int)header->n_devices, (unsigned int)header->n_functions);
 	return 0;
+}
+
+/* Not of the size that it should have: of another version, or nothing of emuV's. */
+static int wrong_size(int fd, const char *path, off_t is, off_t should_be, emuv_error_t *error)
+{
+	struct {
+		uint64_t magic;
+		uint32_t version;
+	} start;
+
+	if (emuv_segment_pread(fd, &start, sizeof(start), 0) == 0 &&
+	    start.magic == EMUV_SEGMENT_MAGIC && start.version != EMUV_SEGMENT_VERSION)
+		return other_version(path, start.version, error);
+	return fail(error, -EBADMSG, "'%s' has %lld bytes, and a segment has %lld; remove it", path,
+		    (long long)is, (long long)should_be);
 }
 
 static int check_file(int fd, const char *path, off_t bytes, emuv_error_t *error)
@@ -124,8 +144,7 @@ static int check_file(int fd, const char *path, off_t bytes, emuv_error_t *error
 	if (st.st_nlink == 0)
 		return fail(error, -ENOENT, "segment '%s' is gone", path);
 	if (st.st_size != bytes)
-		return fail(error, -EBADMSG, "'%s' has %lld bytes, and a segment has %lld; remove "
-			    "it", path, (long long)st.st_size, (long long)bytes);
+		return wrong_size(fd, path, st.st_size, bytes, error);
 	return 0;
 }
 

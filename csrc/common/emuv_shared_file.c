@@ -219,6 +219,8 @@ int emuv_shared_open(const char *path, int writable, emuv_segment_view_t **view,
 	int rc = -ENOMEM;
 
 	*view = NULL;
+	if (made)
+		made->fd = -1;
 	if (made && header) {
 		made->writable = writable;
 		made->control_at = (off_t)offsetof(emuv_shared_t, control);

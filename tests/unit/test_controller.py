@@ -391,6 +391,21 @@ def test_what_another_emuv_left_goes_after_a_day(runtime_dir: Path) -> None:
         assert {path.name for path in runtime_dir.iterdir()} == {running.name, alive.path.name}
 
 
+@pytest.mark.parametrize("longer", [0, 4096], ids=["same size", "other size"])
+def test_a_living_process_of_another_layout_is_not_to_be_removed(
+    runtime_dir: Path, longer: int
+) -> None:
+    with Writer(runtime_dir) as writer, Controller(runtime_dir) as controller:
+        with writer.path.open("r+b") as file:
+            file.seek(8)
+            file.write(struct.pack("=I", 99))
+            file.truncate(writer.path.stat().st_size + longer)
+        assert controller.processes() == []
+        (warning,) = controller.warnings
+        assert "has version 99" in warning.message
+        assert warning.hint == "use the emuV that the process runs under"
+
+
 def test_no_name_names_no_run(runtime_dir: Path) -> None:
     with Writer(runtime_dir) as nameless, Controller(runtime_dir) as controller:
         assert controller.get(nameless.pid).stats.name == ""
@@ -422,7 +437,7 @@ def test_hostile_files_are_skipped_with_a_warning(runtime_dir: Path) -> None:
         plant(os.urandom(len(sound)))
         plant(sound[:-1])
         plant(sound + b"\0")
-        plant(patched(8, struct.pack("=I", 2)))  # version
+        plant(patched(8, struct.pack("=I", 99)))  # version
         plant(patched(12, struct.pack("=I", 2**32 - 1)))  # size
         plant(patched(16, struct.pack("=i", -1)))  # pid
         plant(patched(48, struct.pack("=I", 33)))  # devices
