@@ -357,6 +357,18 @@ def keep_device(request: Request, environ: Mapping[str, str]) -> str | None:
         raise CommandError(f"{called}: {error.message}", error.hint, exit_code=USAGE) from None
 
 
+def idle_rules(request: Request, made: Mapping[str, str]) -> list[str]:
+    """A warning where --keep-device was given and nothing spills, in the program's environment.
+
+    Not for rules from the environment: those may be meant for other runs.
+    """
+    if request.keep_device is None or "EMUV_KEEP_DEVICE" not in made:
+        return []
+    if made["EMUV_POLICY"] != "cap":
+        return []
+    return ["--keep-device has no effect: nothing spills where there is no virtual (--virtual)"]
+
+
 def _device(request: Request, environ: Mapping[str, str]) -> int | None:
     """The ordinal asked for by --device or EMUV_DEVICE."""
     if request.device is not None:

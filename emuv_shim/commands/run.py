@@ -200,15 +200,16 @@ def launch(
 
         _stats_file.check_writable(options.stats)
     plan, in_force = _plan(request, options, environ)
-    for line in _launch.tiny_sizes(request, environ) if in_force else ():
-        _messages.warning(line)
+    made = plan.environ(environ)
+    if in_force:
+        for line in (*_launch.tiny_sizes(request, environ), *_launch.idle_rules(request, made)):
+            _messages.warning(line)
     if options.dry_run:
         for line in _launch.dry_run_lines(plan):
             click.echo(line)
         return 0
     if in_force and not request.quiet and environ.get("EMUV_QUIET") != "1":
         _messages.say(plan.summary)
-    made = plan.environ(environ)
     if options.stats is None:
         from emuv_shim._supervise import restore_signals
 

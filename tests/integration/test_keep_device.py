@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Compiler
+from tests.conftest import Compiler, run
 from tests.integration.shim_tools import MIB, Child, finish, run_child
 
 ShimEnv = Callable[..., dict[str, str]]
@@ -224,8 +224,31 @@ def test_the_shim_takes_its_own_form_only(shim_env: ShimEnv, rules: str) -> None
     assert "EMUV_KEEP_DEVICE=" in child.stderr
 
 
+LAUNCH = "import sys; from emuv_shim.commands.run import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    ("options", "rules", "warned"),
+    [
+        (("--keep-device", "2MiB"), "", True),
+        (("--keep-device", "2MiB", "--quiet"), "", True),
+        (("--keep-device", "2MiB", "--virtual", "64MiB"), "", False),
+        (("--keep-device", "none"), "libnccl", False),
+        ((), "libnccl", False),  # a habit of the user's, not meant for this run
+    ],
+)
+def test_rules_that_have_no_effect_are_said(
+    clean_env: dict[str, str], tmp_path: Path, options: Sequence[str], rules: str, warned: bool
+) -> None:
+    done = run(
+        [sys.executable, "-c", LAUNCH, "--sim", "--vram", "32MiB", *options, "--", "/bin/true"],
+        {**clean_env, "EMUV_RUNTIME_DIR": str(tmp_path), "EMUV_KEEP_DEVICE": rules},
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("warning: --keep-device has no effect" in done.stderr) == warned
+
+
 def test_emuv_run_hands_the_rules_on(clean_env: dict[str, str], tmp_path: Path) -> None:
-    launch = "import sys; from emuv_shim.commands.run import main; sys.exit(main())"
     code = (
         "from tests.integration.shim_child import *\n"
         "d = started()\nd.new('cuMemAlloc_v2', 32 * MIB)\n"
@@ -233,7 +256,7 @@ def test_emuv_run_hands_the_rules_on(clean_env: dict[str, str], tmp_path: Path) 
     )
     options = ["--sim", "--vram", "32MiB", "--virtual", "64MiB", "--keep-device", "<=2MiB,libnccl"]
     child = finish(
-        [sys.executable, "-c", launch, *options, "--", sys.executable, "-c", code],
+        [sys.executable, "-c", LAUNCH, *options, "--", sys.executable, "-c", code],
         {**clean_env, "EMUV_RUNTIME_DIR": str(tmp_path), "EMUV_SIM_CONTEXT": "0"},
     )
     assert child.answer == {"codes": [2, 0]}
