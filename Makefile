@@ -38,8 +38,8 @@ $(VENV)/.made: .ci/bootstrap
 	.ci/bootstrap $(VENV)
 	touch $@
 
-# Programs that the demo and the integration tests run (about 700 MB), test
-# tools, and emuV itself, editable.
+# Programs that the demo and the integration tests run, test tools (about 900 MB
+# in all), and emuV itself, editable.
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(PIP) 'setuptools>=77' 'cffi>=1.16'
 	$(PIP) --no-build-isolation -e '.[test,demo]'

@@ -4,7 +4,8 @@
 From posix_spawn to the program's end, the two sides in turns:
 
 - `true` with libemuv.so preloaded, against `true`: what the library costs every process,
-  those without CUDA included;
+  those without CUDA included; and what `--audit`, and the simulated GPU's libcudart
+  stand-ins, cost it beside that;
 - a program that initialises CUDA and makes one allocation, on the simulated GPU: opening
   the driver past the preload, the books and the segment file come on top;
 - `emuv-run true` against `true`: the launcher is a Python program, once a run;
@@ -85,7 +86,7 @@ def launcher() -> list[str]:
 
 
 def measure(options: argparse.Namespace) -> Row:
-    """All four comparisons."""
+    """All comparisons."""
     true = shutil.which("true")
     if not true:
         raise BenchmarkError("there is no `true` on the PATH")
@@ -100,9 +101,15 @@ def measure(options: argparse.Namespace) -> Row:
         run_true = [*launcher(), "--sim", "--vram", "1GiB", "-q", "--", true]
         python = [sys.executable, "-I", "-c", "pass"]
         cuda = [str(compiled.calls), *"pair 1 512 1 1".split()]
+        auditor = {"LD_AUDIT": str(_bench.LIBRARY.with_name("libemuv-audit.so"))}
+        runtimes = [str(driver.with_name(f"libcudart.so.{major}")) for major in (13, 12)]
+        preload = {"LD_PRELOAD": ":".join([emuv["LD_PRELOAD"], *runtimes])}
         rows = [
             take_turns("libemuv.so in `true`", ([true], plain), ([true], emuv), many,
                        GOAL_ADDED_US),
+            take_turns("--audit beside it", ([true], emuv), ([true], emuv | auditor), many, None),
+            take_turns("the libcudart stand-ins beside it", ([true], emuv),
+                       ([true], emuv | preload), many, None),
             take_turns("libemuv.so in a CUDA program", (cuda, plain), (cuda, emuv), many, None),
             take_turns("`emuv-run true`", ([true], bare), (run_true, bare), few, None),
             take_turns("`emuv-run true`, less Python", (python, bare), (run_true, bare), few,
