@@ -3,15 +3,17 @@
 
 Programs are started with ``emuv-run``; from Python, budgets are read and set
 through :class:`Controller`.  Importing this package loads neither CUDA nor the
-compiled module: the names below are loaded when they are first used.
+compiled module: the names below are loaded when they are first used.  It imports
+nothing at all, for the commands begin with it (_start.py).
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from emuv_shim.budget import Budget as Budget
     from emuv_shim.controller import BudgetChange as BudgetChange
     from emuv_shim.controller import Controller as Controller
@@ -83,6 +85,8 @@ def is_active() -> bool:
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import importlib
+
         value = getattr(importlib.import_module(f"emuv_shim.{_HOMES[name]}"), name)
         globals()[name] = value
         return value

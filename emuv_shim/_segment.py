@@ -183,7 +183,7 @@ class View:
     def _text(self, field: Any) -> str:
         """Text from a stranger, fit for a terminal."""
         text: str = self._ffi.string(field).decode(errors="replace")
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return "".join(c if c.isprintable() else "\ufffd" for c in text)  # U+FFFD: unknown
 
     def _stats(self, raw: Any) -> Stats:
         control = raw.control

@@ -137,7 +137,7 @@ def parse_amount(
         if not allow_none:
             raise SizeError(f"{_quote(text)} is not accepted here", hint)
         return Amount(text)
-    if word[0] in "-\N{MINUS SIGN}":
+    if word[0] in "-\u2212":
         raise SizeError(f"size {_quote(text)} is negative", hint)
     match = _NUMBER.fullmatch(word)
     if match is None:
