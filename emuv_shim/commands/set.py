@@ -147,8 +147,9 @@ def command(
 ) -> int:
     """Change the budget of the running process PID, or of the processes of RUN.
 
-    RUN is a run's id (emuv ps shows it), the first characters of it, or its name.
-    The processes of a shared run have one budget: it changes for all of them.
+    RUN is a run's name, its id, or how that begins (emuv ps shows the ids of shared
+    runs, emuv ps --json all). The processes of a shared run have one budget: it
+    changes for all of them.
 
     Exit codes: 0 done; 1 refused, or not in force (or not fitting) when --wait
     was over; 2 usage.
