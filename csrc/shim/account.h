@@ -52,8 +52,11 @@ bool emuv_account_inside(uint64_t address, emuv_entry_t *entry);
 int emuv_account_note(const emuv_entry_t *entry);
 /* The same; false also where its key is known. */
 bool emuv_account_note_once(const emuv_entry_t *entry);
-/* A module or library is gone, and its managed variables with it. */
-void emuv_account_variables_gone(uint64_t owner);
+/*
+ * A module or library is gone, and its managed variables with it, as far as they were
+ * entered up to `mark` (emuv_account_mark): its handle may be another's already.
+ */
+void emuv_account_variables_gone(uint64_t owner, uint64_t mark);
 /*
  * What is charged nothing and told all the same (EMUV_ENTRY_IMPORTED, _PINNED), with one
  * reference; where the key is known, one more.  `untally` takes one, and the entry with

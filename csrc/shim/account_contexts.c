@@ -80,7 +80,7 @@ void emuv_account_overhead_gone(CUdevice device, uint64_t bytes)
 
 /* ---- modules ---- */
 
-void emuv_account_variables_gone(uint64_t owner)
+void emuv_account_variables_gone(uint64_t owner, uint64_t mark)
 {
 	emuv_ledger_t *ledger = &g_books.ledger;
 	emuv_entry_t gone;
@@ -90,7 +90,8 @@ void emuv_account_variables_gone(uint64_t owner)
 	for (size_t i = 0; i < ledger->n_entries; i++) {
 		emuv_entry_t entry = ledger->entries[i];
 
-		if (entry.kind != EMUV_KIND_VARIABLE || entry.link != owner)
+		if (entry.kind != EMUV_KIND_VARIABLE || entry.link != owner ||
+		    entry.serial > mark)
 			continue;
 		emuv_ledger_take(ledger, EMUV_KIND_VARIABLE, entry.key, &gone);
 		if (emuv_ledger_take(ledger, EMUV_KIND_MEMORY, entry.key, &gone))

@@ -2,7 +2,7 @@
 /*
  * Arrays and mipmapped arrays: charged by their descriptor, refused over budget
  * (an array has no managed form).  How a card pads and tiles them is its own
- * affair; docs/limits.md says how far the computed size is from the physical one.
+ * affair, and not charged.
  */
 #include "array_size.h"
 #include "contexts.h"

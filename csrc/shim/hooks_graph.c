@@ -64,11 +64,12 @@ static void add_part(needs_t *needs, CUdevice device, uint64_t bytes)
 
 #define DEEPEST 16
 
-/* False: the graph cannot be read. */
+/* False: not all of the graph could be read. */
 static bool add_up(CUgraph graph, needs_t *needs, int depth)
 {
 	CUgraphNode *nodes;
 	size_t count = 0;
+	bool read = true;
 
 	if (!graph || depth == DEEPEST || g_real.cuGraphGetNodes(graph, NULL, &count))
 		return false;
@@ -82,17 +83,20 @@ static bool add_up(CUgraph graph, needs_t *needs, int depth)
 		CUgraphNodeType type;
 		CUgraph child;
 
-		if (g_real.cuGraphNodeGetType(nodes[i], &type))
-			continue;
-		if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC &&
-		    !g_real.cuGraphMemAllocNodeGetParams(nodes[i], &params))
-			add_part(needs, params.poolProps.location.id, params.bytesize);
-		else if (type == CU_GRAPH_NODE_TYPE_GRAPH &&
-			 !g_real.cuGraphChildGraphNodeGetGraph(nodes[i], &child))
-			add_up(child, needs, depth + 1);
+		if (g_real.cuGraphNodeGetType(nodes[i], &type)) {
+			read = false;
+		} else if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC) {
+			if (g_real.cuGraphMemAllocNodeGetParams(nodes[i], &params))
+				read = false;
+			else
+				add_part(needs, params.poolProps.location.id, params.bytesize);
+		} else if (type == CU_GRAPH_NODE_TYPE_GRAPH) {
+			read &= !g_real.cuGraphChildGraphNodeGetGraph(nodes[i], &child) &&
+				add_up(child, needs, depth + 1);
+		}
 	}
 	free(nodes);
-	return true;
+	return read;
 }
 
 /* ---- the table ---- */
@@ -300,8 +304,8 @@ CUresult hook_cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
 	do {                                                                            \
 		needs_t needs = { .count = 0 };                                         \
 		uint64_t held[PARTS] = { 0 };                                           \
+		bool read = add_up(graph, &needs, 0);                                   \
 		CUresult result;                                                        \
-		add_up(graph, &needs, 0);                                               \
 		if ((upload) && !reserve(&needs, held))                                 \
 			return CUDA_ERROR_OUT_OF_MEMORY;                                \
 		result = call;                                                          \
@@ -309,6 +313,8 @@ CUresult hook_cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream)
 			correct(&needs.parts[i], held[i]);                              \
 		if (!result && exec)                                                    \
 			enter(*exec, &needs);                                           \
+		if (!result && !read)                                                   \
+			emuv_account_uncounted(0);                                      \
 		return result;                                                          \
 	} while (0)
 

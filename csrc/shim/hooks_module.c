@@ -56,7 +56,7 @@ static void load_ends(const load_t *load, CUresult result, const void *handle, b
 
 static CUresult unload(enum emuv_function function, const void *handle, CUresult (*real)(void *))
 {
-	uint64_t key = (uint64_t)(uintptr_t)handle;
+	uint64_t key = (uint64_t)(uintptr_t)handle, mark = emuv_account_mark();
 	emuv_entry_t entry = { .device = 0 };
 	emuv_use_t before;
 	bool known, measured = false;
@@ -73,7 +73,7 @@ static CUresult unload(enum emuv_function function, const void *handle, CUresult
 	if (result || !known)
 		return result;
 	emuv_account_freed(&entry);
-	emuv_account_variables_gone(key);
+	emuv_account_variables_gone(key, mark);
 	if (measured)
 		emuv_overhead_unloaded(entry.device, &before, entry.bytes);
 	return CUDA_SUCCESS;

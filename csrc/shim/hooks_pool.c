@@ -64,19 +64,29 @@ CUresult hook_cuMemPoolDestroy(CUmemoryPool pool)
 
 /* ---- attributes ---- */
 
+/* The pool's number in the books, and its device, on which the call is counted. */
+static unsigned int slot_of(CUmemoryPool pool, enum emuv_function function, CUdevice *device)
+{
+	unsigned int slot;
+	bool managed;
+
+	*device = 0;
+	emuv_pools_of(pool, device, &slot, &managed);
+	emuv_account_call(*device, (int)function);
+	return slot;
+}
+
 CUresult hook_cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value)
 {
 	CUresult result = g_real.cuMemPoolGetAttribute(pool, attribute, value);
 	uint64_t now, high;
-	CUdevice device = 0;
 	unsigned int slot;
-	bool managed;
+	CUdevice device;
 
 	if (result || attribute < CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT ||
 	    attribute > CU_MEMPOOL_ATTR_USED_MEM_HIGH)
 		return result;
-	emuv_pools_of(pool, &device, &slot, &managed);
-	emuv_account_call(device, EMUV_FN_cuMemPoolGetAttribute);
+	slot = slot_of(pool, EMUV_FN_cuMemPoolGetAttribute, &device);
 	emuv_account_pool_spilled(slot, &now, &high, false);
 	*(cuuint64_t *)value += attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT ||
 						attribute == CU_MEMPOOL_ATTR_USED_MEM_CURRENT ?
@@ -89,14 +99,12 @@ CUresult hook_cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attri
 {
 	CUresult result = g_real.cuMemPoolSetAttribute(pool, attribute, value);
 	uint64_t now, high;
-	CUdevice device = 0;
 	unsigned int slot;
-	bool managed;
+	CUdevice device;
 
 	if (result)
 		return result;
-	emuv_pools_of(pool, &device, &slot, &managed);
-	emuv_account_call(device, EMUV_FN_cuMemPoolSetAttribute);
+	slot = slot_of(pool, EMUV_FN_cuMemPoolSetAttribute, &device);
 	if (attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH ||
 	    attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
 		emuv_account_pool_spilled(slot, &now, &high, true);
@@ -108,14 +116,10 @@ CUresult hook_cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attri
 CUresult hook_cuMemPoolTrimTo(CUmemoryPool pool, size_t keep)
 {
 	CUresult result = g_real.cuMemPoolTrimTo(pool, keep);
-	CUdevice device = 0;
-	unsigned int slot;
-	bool managed;
+	CUdevice device;
 
-	if (!result && emuv_pools_of(pool, &device, &slot, &managed) && slot) {
-		emuv_account_call(device, EMUV_FN_cuMemPoolTrimTo);
+	if (!result && slot_of(pool, EMUV_FN_cuMemPoolTrimTo, &device))
 		emuv_pools_look(device);
-	}
 	return result;
 }
 

@@ -180,6 +180,7 @@ bool emuv_overhead_due(CUdevice device)
 
 void emuv_overhead_settle(CUdevice device)
 {
+	const uint64_t *movable = &emuv_account_segment()->device[device].movable_bytes;
 	emuv_use_t use;
 
 	if (!emuv_overhead_due(device))
@@ -194,7 +195,7 @@ void emuv_overhead_settle(CUdevice device)
 	 * there; else what came late has gone.
 	 */
 	if (use.bytes <= 0) {
-		if (use.bytes && !emuv_account_segment()->device[device].movable_bytes)
+		if (use.bytes && !__atomic_load_n(movable, __ATOMIC_RELAXED))
 			give_late(device, (uint64_t)-use.bytes);
 		return;
 	}

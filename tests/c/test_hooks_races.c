@@ -249,6 +249,76 @@ static void no_hope_is_no_wait(void)
 	check_empty();
 }
 
+/* ---- modules that go ---- */
+
+static CUdeviceptr variable;
+
+static CUresult get_global(CUdeviceptr *address, size_t *bytes, CUmodule module, const char *name)
+{
+	(void)module, (void)name;
+	*address = variable;
+	*bytes = MIB(1);
+	return CUDA_SUCCESS;
+}
+
+static CUresult is_managed(void *value, CUpointer_attribute attribute, CUdeviceptr address)
+{
+	CHECK(attribute == CU_POINTER_ATTRIBUTE_IS_MANAGED && address == variable);
+	*(unsigned int *)value = 1;
+	return CUDA_SUCCESS;
+}
+
+static const CUmodule module = (CUmodule)0x5000;
+
+/* Gone, and another thread has a new one behind its handle, with a variable of its own. */
+static CUresult unloaded_and_anew(CUmodule gone)
+{
+	CHECK_EQ((uintptr_t)gone, (uintptr_t)module);
+	variable += MIB(2);
+	CHECK_EQ(hook_cuModuleGetGlobal_v2(NULL, &(size_t){ 0 }, module, "v"), CUDA_SUCCESS);
+	return CUDA_SUCCESS;
+}
+
+static CUresult loaded(CUmodule *out, const void *image)
+{
+	(void)image;
+	*out = module;
+	return CUDA_SUCCESS;
+}
+
+static CUresult unloaded(CUmodule gone)
+{
+	(void)gone;
+	return CUDA_SUCCESS;
+}
+
+static void a_new_module_keeps_its_variables(void)
+{
+	emuv_real_t before = g_real;
+	CUcontext context;
+	CUmodule out;
+
+	start((setup_t){ .vram = MIB(16), .policy = EMUV_POLICY_CAP, .card = MIB(512) });
+	context = new_context(0);
+	variable = 0x600000000;
+	g_real.cuModuleLoadData = loaded;
+	g_real.cuModuleUnload = unloaded_and_anew;
+	g_real.cuModuleGetGlobal_v2 = get_global;
+	g_real.cuPointerGetAttribute = is_managed;
+	CHECK_EQ(hook_cuModuleLoadData(&out, ""), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuModuleGetGlobal_v2(NULL, &(size_t){ 0 }, out, "v"), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, MIB(1));
+	CHECK_EQ(hook_cuModuleUnload(out), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, MIB(1));
+	g_real.cuModuleUnload = unloaded;
+	CHECK_EQ(hook_cuModuleLoadData(&out, ""), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuModuleUnload(out), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, 0);
+	g_real = before;
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	check_empty();
+}
+
 static CUresult (*real_release)(CUdevice);
 static CUresult (*real_query)(CUevent);
 static int n_queries;
@@ -487,6 +557,7 @@ int main(int n, char **names)
 		TEST(an_excess_leaves_once),
 		TEST(no_hope_is_no_wait),
 		TEST(a_stream_is_asked_once),
+		TEST(a_new_module_keeps_its_variables),
 		TEST(set_aside_still_counts),
 		TEST(cancelled_while_it_waits),
 		TEST(cancelled_in_its_start),

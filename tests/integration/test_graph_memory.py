@@ -302,3 +302,28 @@ def test_a_graph_that_runs_is_launched_again(shim_env: ShimEnv) -> None:
     # THEN nothing is trimmed under it, and its memory is not asked for twice
     assert child.answer["codes"] == [0, OOM, 0, 0]
     assert child.answer["during"] == child.answer["end"] == [40, 40, 40]
+
+
+@pytest.mark.parametrize(
+    "fails",
+    ["cuGraphGetNodes", "cuGraphNodeGetType", "cuGraphMemAllocNodeGetParams",
+     "cuGraphChildGraphNodeGetGraph"],
+)  # fmt: skip
+def test_a_graph_that_cannot_be_read_is_told(shim_env: ShimEnv, fails: str) -> None:
+    # GIVEN a graph with a node that allocates, and a child, and a driver that fails to tell
+    code = test(f"""
+        def nested():
+            g, child = d.new("cuGraphCreate", 0), d.new("cuGraphCreate", 0)
+            with_memory(d, g, 8 * MIB)
+            d.new("cuGraphAddChildGraphNode", g, None, 0, child)
+            return g
+        first, second = nested(), nested()
+        known = instantiate(d, first)
+        before = books()["uncounted_calls"]
+        fail_next(d, "{fails}", 1, 999)
+        instantiate(d, second)
+        answer(before=before, after=books()["uncounted_calls"], known=launch(known))
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    # THEN it is not silent about what it has not counted
+    assert child.answer == {"before": 0, "after": 1, "known": 0}
