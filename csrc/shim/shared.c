@@ -4,23 +4,23 @@
 
 #include <limits.h>
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include "message.h"
+#include "pause.h"
 
 /* Decisions that others' grants may overtake before this one is refused. */
 #define MOST_TRIES 128
-/* Withdrawals for a lower slot's claim, PAUSE_NS apart, before it counts as held. */
+/* Withdrawals for a lower slot's claim, PAUSE_US apart, before it counts as held. */
 #define MOST_RETREATS 40
-#define PAUSE_NS 50000L
+#define PAUSE_US 50
 /* How often a dead process is told from another that has its pid. */
 #define THOROUGH_MS 100
 /* Looks at a higher slot's claim, which withdraws when it sees ours. */
 #define SHORT_LOOKS 200
-#define MOST_LOOKS 60 /* further ones, PAUSE_NS apart */
+#define MOST_LOOKS 60 /* further ones, PAUSE_US apart */
 
 /* ---- joining ---- */
 
@@ -196,14 +196,8 @@ static void hold(emuv_shared_row_t *row, const claim_t *claim)
 
 static void rest(void)
 {
-	const struct timespec pause = { 0, PAUSE_NS };
-	int cancel;
-
 	EMUV_STEP(RESTED);
-	/* A sleep may be where a cancelled thread ends; here it may hold the books' lock. */
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	nanosleep(&pause, NULL);
-	pthread_setcancelstate(cancel, NULL);
+	emuv_pause_us(PAUSE_US);
 }
 
 /* The verdict once a higher slot's claim is gone, or has been waited for. */
@@ -294,6 +288,7 @@ void emuv_share_tidy(emuv_share_t *share)
 	struct timespec now;
 	uint64_t now_ms;
 	bool thorough;
+	int cancel;
 
 	if (!share->file)
 		return;
@@ -302,5 +297,8 @@ void emuv_share_tidy(emuv_share_t *share)
 	thorough = now_ms - __atomic_load_n(&share->looked_ms, __ATOMIC_RELAXED) > THOROUGH_MS;
 	if (thorough)
 		__atomic_store_n(&share->looked_ms, now_ms, __ATOMIC_RELAXED);
+	/* Files are cancellation points, and the caller may have something to give back. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	emuv_shared_reap(share->file, share->self, thorough);
+	pthread_setcancelstate(cancel, NULL);
 }

@@ -9,6 +9,7 @@
  * KILL_SECONDS (2): how long processes are killed.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -163,6 +164,37 @@ static void free_after_death(void)
 	put(map_run("report"), 5, owner_of((uint64_t)dead_pid(), 7), MIB(64));
 	emuv_account_report(0, &report);
 	CHECK_EQ(report.free, MIB(64));
+}
+
+/* A cancelled thread looks for the dead, whose files are where it could end, and comes back. */
+static void *cancelled(void *argument)
+{
+	emuv_grant_t grant;
+
+	(void)argument;
+	CHECK(emuv_account_reserve(0, MIB(20), 0, &grant));
+	pthread_cancel(pthread_self());
+	CHECK(!emuv_account_extend(0, &grant, MIB(30)));
+	emuv_account_roll_back(0, &grant);
+	return &next_key;
+}
+
+static void cancelled_while_it_looks(void)
+{
+	uint64_t parent = (uint64_t)getppid(), ticks = emuv_start_ticks(getppid());
+	emuv_shared_t *shared;
+	pthread_t thread;
+	void *result;
+
+	configure("cancel", 0);
+	join_run();
+	shared = map_run("cancel");
+	put(shared, 5, owner_of(parent, ticks), MIB(30)); /* alive, and looked at for that */
+	share->looked_ms = 0;
+	CHECK_EQ(pthread_create(&thread, NULL, cancelled, NULL), 0);
+	CHECK_EQ(pthread_join(thread, &result), 0);
+	CHECK(result == &next_key);
+	CHECK_EQ(held(shared), MIB(30));
 }
 
 /* ---- slots ---- */
@@ -542,6 +574,7 @@ int main(void)
 	in_child(heads_fit);
 	in_child(who_is_dead);
 	in_child(free_after_death);
+	in_child(cancelled_while_it_looks);
 	in_child(no_slot_is_left);
 	in_child(exec_starts_anew);
 	in_child(forked);

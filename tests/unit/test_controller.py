@@ -267,6 +267,7 @@ from emuv_shim.controller import Controller
 from emuv_shim.budget import Budget
 directory, pid, first, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 1.0
 limit, n = time.monotonic() + seconds, 0
+print("begun", flush=True)
 with Controller(directory) as controller:
     while time.monotonic() < limit:
         size = (first << 32) + (first << 16) + n % 9 + 1
@@ -280,7 +281,6 @@ def test_two_controllers_and_a_reader_never_mix_their_budgets(runtime_dir: Path)
     with Writer(runtime_dir, devices=32) as writer, Controller(runtime_dir) as controller:
         controller.set_budget(writer.pid, Budget(1, 1))
         before = controller.get(writer.pid).stats.generation
-        assert writer.tell("watch 1500") == "started"
         command = [sys.executable, "-c", HAMMER, str(runtime_dir), str(writer.pid)]
         hammers = [
             subprocess.Popen(
@@ -291,6 +291,9 @@ def test_two_controllers_and_a_reader_never_mix_their_budgets(runtime_dir: Path)
             )
             for first in (5, 1000)
         ]
+        for hammer in hammers:
+            assert hammer.stdout is not None and hammer.stdout.readline() == "begun\n"
+        assert writer.tell("watch 500") == "started"
         written = [int(hammer.communicate(timeout=60)[0]) for hammer in hammers]
         while not (line := writer.line()).startswith("reads"):
             pass
