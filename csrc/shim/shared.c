@@ -63,7 +63,7 @@ void emuv_share_card(emuv_share_t *share, CUdevice device, uint64_t card)
 	int column = emuv_shared_column(share->file, card);
 
 	/* More cards than columns: some count for one, which is too much, not too little. */
-	share->column[device] = column < 0 ? EMUV_MAX_DEVICES - 1 : (uint8_t)column;
+	share->column[device] = column < 0 ? EMUV_MAX_DEVICES : (uint8_t)(column + 1);
 }
 
 void emuv_share_leave(emuv_share_t *share)
@@ -83,9 +83,18 @@ void emuv_share_fork_child(emuv_share_t *share)
 
 /* ---- sums ---- */
 
+/* The process's row; NULL: it has no part in the file, or no such device. */
 static emuv_shared_row_t *row_of(const emuv_share_t *share, CUdevice device)
 {
-	return &share->file->row[share->slot][share->column[device]];
+	if (!share->file || !share->column[device])
+		return NULL;
+	return &share->file->row[share->slot][share->column[device] - 1];
+}
+
+/* What the others hold, of a device that has a row. */
+static void sum_up(const emuv_share_t *share, CUdevice device, emuv_shared_sum_t *sum)
+{
+	emuv_shared_sum(share->file, share->slot, share->column[device] - 1u, sum);
 }
 
 static uint64_t plus(uint64_t a, uint64_t b)
@@ -100,9 +109,9 @@ void emuv_share_look(const emuv_share_t *share, CUdevice device, emuv_budget_dev
 {
 	emuv_shared_sum_t sum;
 
-	if (!share->file)
+	if (!row_of(share, device))
 		return;
-	emuv_shared_sum(share->file, share->slot, share->column[device], &sum);
+	sum_up(share, device, &sum);
 	if (attempt && attempt->count_pending) {
 		sum.physical = plus(sum.physical, plus(sum.before_physical, sum.after_physical));
 		sum.used = plus(sum.used, plus(sum.before_used, sum.after_used));
@@ -115,11 +124,10 @@ void emuv_share_look(const emuv_share_t *share, CUdevice device, emuv_budget_dev
 void emuv_share_publish(const emuv_share_t *share, CUdevice device,
 			const emuv_budget_device_t *budget, uint64_t leaving)
 {
-	emuv_shared_row_t *row;
+	emuv_shared_row_t *row = row_of(share, device);
 
-	if (!share->file)
+	if (!row)
 		return;
-	row = row_of(share, device);
 	__atomic_store_n(&row->held_physical, emuv_budget_taken(budget), __ATOMIC_RELEASE);
 	EMUV_STEP(PUBLISH_HALF);
 	__atomic_store_n(&row->held_used, emuv_budget_used(budget), __ATOMIC_RELEASE);
@@ -151,7 +159,7 @@ static enum verdict judge(const emuv_share_t *share, CUdevice device, const clai
 {
 	emuv_shared_sum_t s;
 
-	emuv_shared_sum(share->file, share->slot, share->column[device], &s);
+	sum_up(share, device, &s);
 	EMUV_STEP(CLAIM_SUMMED);
 	if (fits(claim, plus(s.physical, plus(s.before_physical, s.after_physical)),
 		 plus(s.used, plus(s.before_used, s.after_used))))
@@ -239,18 +247,17 @@ bool emuv_share_settle(const emuv_share_t *share, CUdevice device,
 		       uint64_t guess)
 {
 	const emuv_device_counters_t *c = &budget->counters;
-	emuv_shared_row_t *row;
+	emuv_shared_row_t *row = row_of(share, device);
 	enum verdict verdict;
 	claim_t claim;
 
 	attempt->again = attempt->reap = attempt->pause = false;
-	if (!share->file)
+	if (!row)
 		return true;
 	if (!full && !attempt->looked && (c->others_physical_bytes | c->others_used_bytes)) {
 		attempt->looked = attempt->again = attempt->reap = true;
 		return false;
 	}
-	row = row_of(share, device);
 	claim.physical = emuv_budget_taken(budget) - guess;
 	claim.used = emuv_budget_used(budget);
 	claim.vram = budget->vram;

@@ -31,7 +31,8 @@ typedef struct emuv_share {
 	uint64_t self;
 	unsigned int slot;
 	uint64_t looked_ms; /* atomic; when the dead were last looked for thoroughly */
-	uint8_t column[EMUV_MAX_DEVICES]; /* of the process's devices, by their order */
+	/* One more than the column of each of the process's devices; 0: it is none of them. */
+	uint8_t column[EMUV_MAX_DEVICES];
 } emuv_share_t;
 
 /* A decision that may have to be made again.  Zeroed at first. */

@@ -67,6 +67,7 @@ static void others_count(void)
 {
 	emuv_shared_t *shared;
 	emuv_report_t report;
+	emuv_grant_t grant;
 	uint64_t parent;
 
 	configure("others", MIB(64));
@@ -93,6 +94,12 @@ static void others_count(void)
 	shared->row[5][1].held_physical = shared->row[5][1].held_used = MIB(64);
 	CHECK(take(MIB(40)));
 	give(next_key -= 4096);
+	/* What is asked for of a device that is none is in nobody's way, nor out of it. */
+	CHECK(emuv_account_reserve(9, MIB(1), 0, &grant));
+	CHECK_EQ(shared->row[share->slot][0].held_physical, MIB(24));
+	emuv_account_roll_back(9, &grant);
+	CHECK_EQ(shared->row[share->slot][0].held_physical, MIB(24));
+	CHECK_EQ(shared->row[share->slot][0].held_used, MIB(24));
 	/* What does not add up is never room. */
 	put(shared, 5, parent, UINT64_MAX);
 	CHECK(!take(1));
