@@ -158,8 +158,6 @@ int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy)
 	for (try = 0; try < CONTROL_READ_TRIES; try++) {
 		uint64_t before = __atomic_load_n(&shared->generation, __ATOMIC_ACQUIRE);
 
-		if (before & 1)
-			continue;
 		copy->generation = before;
 		copy->policy = __atomic_load_n(&shared->policy, __ATOMIC_RELAXED);
 		copy->allocation = __atomic_load_n(&shared->allocation, __ATOMIC_RELAXED);
@@ -172,7 +170,8 @@ int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy)
 				__atomic_load_n(&from->virtual_bytes, __ATOMIC_RELAXED);
 		}
 		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-		if (__atomic_load_n(&shared->generation, __ATOMIC_RELAXED) == before)
+		if (!(before & 1) &&
+		    __atomic_load_n(&shared->generation, __ATOMIC_RELAXED) == before)
 			return 0;
 	}
 	return -EAGAIN;

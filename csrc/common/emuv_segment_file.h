@@ -102,7 +102,11 @@ int emuv_segment_set_control(emuv_segment_view_t *view, const emuv_control_t *co
 int emuv_segment_replace_control(emuv_segment_view_t *view, const emuv_control_t *control,
 				 emuv_error_t *error);
 
-/* For the process itself, without blocking or allocating: a consistent control block; -EAGAIN mid-write. */
+/*
+ * For the process itself, without blocking or allocating: a consistent control block.
+ * -EAGAIN: one is being written, or was by a controller that was killed; the copy is then
+ * a mixture of it and the former, its generation odd or out of date.
+ */
 int emuv_control_read(const emuv_control_t *shared, emuv_control_t *copy);
 
 #endif

@@ -241,9 +241,14 @@ void emuv_account_start(const emuv_config_t *config, emuv_segment_t *segment, in
 	if (share) {
 		emuv_control_t run;
 
-		/* The run's budget may have been changed since it began. */
+		/*
+		 * The run's budget may have been changed since it began.  Of one that is
+		 * being changed each field is somebody's, and news of the rest will come.
+		 */
 		g_books.control = &share->file->control;
-		if (!emuv_control_read(g_books.control, &run) && makes_sense(&run))
+		if (emuv_control_read(g_books.control, &run))
+			run.generation |= 1;
+		if (makes_sense(&run))
 			control = run;
 		mirror(&control);
 	}

@@ -201,6 +201,32 @@ static void lowered(enum step at)
 	CHECK_EQ(munmap(shared, sizeof *shared), 0);
 }
 
+/* One was killed in the middle: who joins then goes by what there is, not by the run's start. */
+static void half_written(void)
+{
+	emuv_shared_t *shared;
+	process_t one, two;
+	const char *run_id = begin(0);
+
+	one = spawn(STEP_NONE, 0, NULL);
+	two = spawn(STEP_NONE, 0, NULL);
+	ask(&one, 'j', 0);
+	shared = map_run(run_id);
+	set_vram(run_id, VRAM / 2);
+	shared->control.generation |= 1;
+	ask(&two, 'j', 0);
+	CHECK(!ask(&two, 't', VRAM / 2 + 1).result);
+	CHECK(ask(&two, 't', VRAM / 2).result);
+	/* The next one's is taken up by both. */
+	set_vram(run_id, VRAM);
+	CHECK(!ask(&one, 't', VRAM / 2 + 1).result);
+	CHECK(ask(&two, 't', VRAM / 2).result);
+	CHECK(!ask(&one, 't', 1).result);
+	end(&one);
+	end(&two);
+	CHECK_EQ(munmap(shared, sizeof *shared), 0);
+}
+
 /* ---- a fork ---- */
 
 static enum step fork_at;
@@ -314,6 +340,7 @@ int main(void)
 		lowered(at);
 		forked_at(at);
 	}
+	half_written();
 	everybody_claims();
 	removed(STEP_CLAIM_PUBLISHED);
 	removed(STEP_GRANT_HALF);
