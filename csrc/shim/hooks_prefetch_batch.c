@@ -37,6 +37,7 @@ typedef struct {
 	CUdeviceptr address;
 	uint64_t version;
 	bool to_device;
+	bool may_leave; /* the head of it that emuV sent to the device cannot come after */
 	emuv_move_t move;
 } spilled_t;
 
@@ -120,6 +121,7 @@ static void plan_spilled(plan_t *plan, const emuv_hinted_t *found, CUdeviceptr a
 			  .to_device = to.type == CU_MEM_LOCATION_TYPE_DEVICE };
 	if (!s->to_device) {
 		s->version = emuv_account_version(&found->range);
+		s->may_leave = found->range.resident && emuv_hints_head_arrived(&found->range);
 		plan->n_spilled++;
 		add(plan, address, found->bytes, to);
 		return;
@@ -175,7 +177,7 @@ static void settle(const form_t *form, plan_t *plan, emuv_deferred_t *ready, CUr
 			under_way = !result && s->move.n_runs;
 			emuv_account_arrived(&s->move, under_way ? s->move.n_runs : 0);
 		} else {
-			under_way = !result && moves && s->found.range.resident &&
+			under_way = !result && moves && s->may_leave &&
 				    emuv_account_leave(&s->found.range, s->address, s->found.bytes,
 						       owner, s->version, &s->move);
 		}
