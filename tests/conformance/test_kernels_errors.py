@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -296,8 +295,6 @@ kernel = Kernel(driver, {text!r}, "bad")
 
 def test_a_small_address_space(script: Any, sim_table: object) -> None:
     """Fewer windows of shared memory fit than threads of the host would like to have."""
-    if "asan" in os.environ.get("LD_PRELOAD", ""):
-        pytest.skip("the sanitizer itself needs more")
     text = entry(
         "many",
         "u64 to",

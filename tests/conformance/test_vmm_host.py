@@ -42,7 +42,9 @@ Script = Callable[..., str]
 def node(driver: Driver, context: int) -> Location:
     """The host's NUMA node next to device 0, where handles of it can be had."""
     if not driver.attribute(HOST_NUMA_VMM_SUPPORTED):
-        pytest.skip("no handles of a host node's memory on this device")
+        pytest.skip(
+            f"the driver's attribute {HOST_NUMA_VMM_SUPPORTED} of device 0 says: none of a node"
+        )
     return Location(HOST_NUMA, max(driver.attribute(HOST_NUMA_ID), 0))
 
 
@@ -57,7 +59,9 @@ def create_code(driver: Driver, prop: AllocationProp) -> int:
 
 def test_the_host_at_large_cannot_be_shared(driver: Driver, context: int) -> None:
     if not driver.attribute(HOST_VMM_SUPPORTED):
-        pytest.skip("no handles of host memory on this device")
+        pytest.skip(
+            f"the driver's attribute {HOST_VMM_SUPPORTED} of device 0 says: none of the host"
+        )
     prop = pinned_prop(ON_HOST)
     assert create_code(driver, prop) == SUCCESS
     assert create_code(driver, pinned_prop(Location(HOST, 77))) == SUCCESS  # the id is ignored

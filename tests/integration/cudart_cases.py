@@ -67,10 +67,10 @@ class Runtime:
 
     def __init__(self, major: int) -> None:
         self.major = major
-        self.library = ctypes.CDLL(f"libcudart.so.{major}")
+        self.dll = ctypes.CDLL(f"libcudart.so.{major}")
 
     def code(self, name: str, *args: Any) -> int:
-        code: int = getattr(self.library, name)(*args)
+        code: int = getattr(self.dll, name)(*args)
         return code
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -175,11 +175,11 @@ def errors_of_threads(rt: Runtime) -> None:
 
 def error_texts(rt: Runtime) -> None:
     for name in ("cudaGetErrorName", "cudaGetErrorString"):
-        getattr(rt.library, name).restype = ctypes.c_char_p
-    assert rt.library.cudaGetErrorName(2) == b"cudaErrorMemoryAllocation"
-    assert rt.library.cudaGetErrorName(700) == b"cudaErrorIllegalAddress"
-    assert b"memory" in rt.library.cudaGetErrorString(2)
-    assert rt.library.cudaGetErrorString(424242)
+        getattr(rt.dll, name).restype = ctypes.c_char_p
+    assert rt.dll.cudaGetErrorName(2) == b"cudaErrorMemoryAllocation"
+    assert rt.dll.cudaGetErrorName(700) == b"cudaErrorIllegalAddress"
+    assert b"memory" in rt.dll.cudaGetErrorString(2)
+    assert rt.dll.cudaGetErrorString(424242)
 
 
 def memory(rt: Runtime) -> None:
@@ -302,7 +302,7 @@ def planes(rt: Runtime) -> None:
 
 def volumes(rt: Runtime) -> None:
     """Three dimensions: an array counts x and width in elements."""
-    create = rt.library.cudaCreateChannelDesc
+    create = rt.dll.cudaCreateChannelDesc
     create.restype = Channels
     channels = create(16, 16, 0, 0, 1)  # two unsigned shorts: 4 bytes
     array, extent = c_void_p(), Extent(8, 4, 2)

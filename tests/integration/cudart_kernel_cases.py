@@ -78,7 +78,7 @@ class Program:
     """A translation unit: its fat binary, a host function, host variables."""
 
     def __init__(self, rt: Runtime, *members: bytes, name: bytes = b"scale") -> None:
-        self.rt, library = rt, rt.library  # names by text: a class would change "__"
+        self.rt, library = rt, rt.dll  # names by text: a class would change "__"
         self.image = ctypes.create_string_buffer(fatbin(*members))
         self.wrapper = Wrapper(0x466243B1, 1, ctypes.addressof(self.image), None)
         self.stub = ctypes.create_string_buffer(16)  # its address is the function's
@@ -170,7 +170,7 @@ def variables(rt: Runtime) -> None:
     assert struct.unpack("I", rt.download(address, 4)) == (7,)
     too_much = (c_size_t(8), c_size_t(4), TO_DEVICE)
     assert rt.code("cudaMemcpyToSymbol", program.variables[b"factor"], b"12345678", *too_much) == 1
-    getattr(rt.library, "__cudaInitModule")(program.handle)
+    getattr(rt.dll, "__cudaInitModule")(program.handle)
     shown = ctypes.cast(program.shown, POINTER(c_uint))
     assert shown[0] == 5
     shown[0] = 100
@@ -218,8 +218,8 @@ def libraries(rt: Runtime) -> None:
 
 def unloaded_code_is_forgotten(rt: Runtime) -> None:
     programs = [made(rt, factor) for factor in (2, 5)]
-    getattr(rt.library, "__cudaUnregisterFatBinary").restype = None
-    getattr(rt.library, "__cudaUnregisterFatBinary")(programs[0].handle)
+    getattr(rt.dll, "__cudaUnregisterFatBinary").restype = None
+    getattr(rt.dll, "__cudaUnregisterFatBinary")(programs[0].handle)
     assert programs[0].launch("cudaLaunchKernel", programs[0].stub) == 98
     assert programs[1].launch("cudaLaunchKernel", programs[1].stub) == 0
     assert programs[1].values() == [5.0 * i for i in range(N)]
@@ -243,7 +243,7 @@ def many_kernels(rt: Runtime) -> None:
     stubs = ctypes.create_string_buffer(30000)
     start = ctypes.addressof(stubs)
     for i in range(30000):
-        getattr(rt.library, "__cudaRegisterFunction")(
+        getattr(rt.dll, "__cudaRegisterFunction")(
             program.handle, c_void_p(start + i), None, b"scale", -1, *[None] * 5
         )
     assert program.launch("cudaLaunchKernel", c_void_p(start + 29999)) == 0

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from emuv_shim._segment import View
 from emuv_shim.stats import DeviceStats, Stats
@@ -51,11 +54,17 @@ def segments(directory: Path | str) -> tuple[Stats, ...]:
 
 
 def run_child(
-    env: Mapping[str, str], code: str, *, status: int | None = 0, timeout: float = 60
+    env: Mapping[str, str],
+    code: str,
+    *,
+    status: int | None = 0,
+    timeout: float = 60,
+    inside: Sequence[str] = (),
 ) -> Child:
-    """Runs Python text after `from shim_child import *`; its segment is kept and read."""
+    """Runs Python text after `from shim_child import *`, by the command `inside`; its segment
+    is kept and read."""
     return finish(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
+        [*inside, sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
         {**env, "EMUV_KEEP": "1"}, status, timeout,
     )  # fmt: skip
 
@@ -71,6 +80,18 @@ def finish(
     last = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     found = segments(env["EMUV_RUNTIME_DIR"]) if "EMUV_RUNTIME_DIR" in env else ()
     return Child(last, done.stdout, done.stderr, done.returncode, found)
+
+
+def with_mount(place: Path, options: str) -> list[str]:
+    """The command that starts a program to which `place` is a file system in memory."""
+    mount = f'mount -t tmpfs -o {options} emuv-test {place} && exec "$@"'
+    users = [[], ["--user", "--map-root-user"]]
+    for user in users if os.geteuid() == 0 else users[1:]:
+        command = ["unshare", "--mount", *user, "sh", "-c", mount, "sh"]
+        done = run([*command, "true"], os.environ)
+        if done.returncode == 0:
+            return command
+    pytest.skip(f"neither root nor a namespace of its own may mount here: {done.stderr.strip()}")
 
 
 def errors(child: Child) -> list[str]:

@@ -7,7 +7,9 @@
  *	segment_writer DIRECTORY N_DEVICES RUN_ID KEEP
  */
 #define _GNU_SOURCE
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,17 +66,23 @@ static unsigned long hammer(long ms, unsigned long pause)
 	return k;
 }
 
+/* There is another order, or nobody to give one. */
+static bool told(void)
+{
+	struct pollfd order = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	return poll(&order, 1, 0) != 0;
+}
+
 /* Reads the control block as hooks do; counts those that are not of one writer. */
-static void watch(long ms)
+static void watch(void)
 {
 	unsigned long reads = 0, busy = 0, torn = 0, changes = 0;
 	emuv_control_t control;
-	struct timespec start;
 	uint64_t last = 0;
 	int i;
 
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	while (reads % 256 || elapsed_ms(&start) < ms) {
+	while (reads % 256 || !told()) {
 		reads++;
 		if (emuv_control_read(&g_segment->control, &control)) {
 			busy++;
@@ -115,10 +123,12 @@ static int obey(const char *line)
 		puts("started");
 		fflush(stdout);
 		printf("done %lu\n", hammer(ms, pause));
-	} else if (sscanf(line, "watch %ld", &ms) == 1) {
+	} else if (!strcmp(line, "watch")) { /* until the next order, which may be empty */
 		puts("started");
 		fflush(stdout);
-		watch(ms);
+		watch();
+	} else if (!line[0]) {
+		return 1;
 	} else if (!strcmp(line, "control")) {
 		int rc = emuv_control_read(&g_segment->control, &control);
 
