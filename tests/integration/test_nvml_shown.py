@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from emuv_shim import _segment
 from tests.conftest import ROOT, SIMULATOR, Compiler, Runner, built, run
 from tests.integration.test_nvml import PRELUDE, UUIDS, ask, running
 
@@ -329,6 +330,37 @@ class TestRuns:
                 os.chmod(runtime_dir / name, 0o600)
             (seen,) = ask(env, LOOK)["cards"]
         assert seen["memory"] == [64 * MIB, 56 * MIB, 8 * MIB]
+
+    def test_figures_that_cannot_be_do_not_wrap(
+        self, shown_env: ShimEnv, runtime_dir: Path
+    ) -> None:
+        env = shown_env(vram=64 * MIB)
+        ffi = _segment.native().ffi
+        with running(env, 'started().new("cuMemAlloc_v2", 8 * MIB); answer()'):
+            (real,) = runtime_dir.glob("*.seg")
+            for name, value in (("device_bytes", 2**64 - 8 * MIB), ("managed_bytes", 8 * MIB)):
+                at = ffi.offsetof("emuv_segment_t", "device")
+                at += ffi.offsetof("emuv_device_counters_t", name)
+                with real.open("r+b") as file:
+                    os.pwrite(file.fileno(), value.to_bytes(8, "little"), at)
+            (seen,) = ask(env, LOOK)["cards"]
+        assert seen["memory"] == [64 * MIB, 0, 64 * MIB]
+
+    def test_each_card_has_its_own_use(self, shown_env: ShimEnv) -> None:
+        code = """
+            d = started()
+            d.new("cuMemAlloc_v2", 8 * MIB)
+            d = started(1)
+            d.new("cuMemAlloc_v2", 20 * MIB)
+            answer(pid=os.getpid())
+        """
+        env = shown_env(vram=64 * MIB, EMUV_SIM_DEVICES="2")
+        with running(env, code) as (_, program):
+            cards = ask(env, LOOK)["cards"]
+        assert [card["memory"][2] for card in cards] == [8 * MIB, 20 * MIB]
+        assert [card["users"] for card in cards] == [
+            [[program["pid"], 8 * MIB]], [[program["pid"], 20 * MIB]]
+        ]  # fmt: skip
 
 
 class TestCards:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emuv_shim import _nvml
-from tests.conftest import Compiler, Runner
+from tests.conftest import Compiler, Runner, run
 from tests.integration.test_emuv_cli import parsed
 from tests.integration.test_nvml import nvml, running
 
@@ -25,10 +25,16 @@ FAKE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "nvml_abi.h"
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 const int emuv_sim_nvml = 1;  /* so that pids are believed in any pid namespace */
-nvmlReturn_t nvmlInit_v2(void) { return getenv("FAKE_FAILS") ? NVML_ERROR_UNKNOWN : NVML_SUCCESS; }
+nvmlReturn_t nvmlInit_v2(void)
+{
+    while (getenv("FAKE_HANGS"))
+        pause();
+    return getenv("FAKE_FAILS") ? NVML_ERROR_UNKNOWN : NVML_SUCCESS;
+}
 nvmlReturn_t nvmlShutdown(void) { return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *n) { *n = 1; return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int i, nvmlDevice_t *d)
@@ -123,6 +129,12 @@ def test_without_nvml_nothing_changes(emuv: Runner, fake: Path, how: str) -> Non
     if how != "none":  # a machine that runs the tests may have one
         assert parsed(done.stdout, "ps")["unmanaged"] is None
     assert ("EMUV_NVML=" in done.stderr) == (how == "bad path")
+
+
+def test_an_nvml_that_never_answers(clean_env: dict[str, str], fake: Path) -> None:
+    code = f"from emuv_shim import _nvml; print(_nvml.ask({str(fake)!r}, wait_s=0.05))"
+    done = run([sys.executable, "-c", code], {**clean_env, "FAKE_HANGS": "1"}, 30)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
 
 
 def test_it_is_the_machines_word_under_an_outer_run(emuv_run: Runner) -> None:
