@@ -346,6 +346,31 @@ class TestRuns:
             (seen,) = ask(env, LOOK)["cards"]
         assert seen["memory"] == [64 * MIB, 0, 64 * MIB]
 
+    def test_all_that_another_process_has_there(self, shown_env: ShimEnv) -> None:
+        """Plain memory, a context, what its pool keeps, a graph."""
+        code = """
+            d = started()
+            s = stream(d)
+            d.new("cuMemAlloc_v2", 8 * MIB)
+            pool = d.new("cuDeviceGetDefaultMemPool", 0)
+            d.cuMemPoolSetAttribute(pool, 4, byref(c_uint64(2**64 - 1)))
+            d.cuMemFreeAsync(d.new("cuMemAllocAsync", 32 * MIB, s), s)
+            graph = c_uint64()
+            d.cuStreamBeginCapture_v2(s, 0)
+            d.cuMemFreeAsync(d.new("cuMemAllocAsync", 32 * MIB, s), s)
+            d.cuStreamEndCapture(s, byref(graph))
+            d.cuGraphLaunch(d.new("cuGraphInstantiateWithFlags", graph, 0), s)
+            d.cuStreamSynchronize(s)
+            answer(pid=os.getpid(), **books())
+        """
+        env = shown_env(vram=128 * MIB, **CONTEXT)
+        with running(env, code) as (_, program):
+            (seen,) = ask(env, LOOK)["cards"]
+        parts = ("device", "overhead", "kept", "graph")
+        assert [program[f"{part}_bytes"] // MIB for part in parts] == [8, 4, 32, 32]
+        assert seen["users"] == [[program["pid"], 76 * MIB]]
+        assert seen["memory"] == [128 * MIB, 84 * MIB, 44 * MIB]
+
     def test_each_card_has_its_own_use(self, shown_env: ShimEnv) -> None:
         code = """
             d = started()
