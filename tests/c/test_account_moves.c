@@ -265,8 +265,16 @@ static void own_memory_being_pinned(void)
 	CHECK_EQ(emuv_account_demote(0, 0, pieces, 4), 1);
 	emuv_account_demoted(&pieces[0], true);
 	CHECK_EQ(c->resident_bytes, 0);
-	CHECK(emuv_account_take(EMUV_KIND_MEMORY, own.key, &own));
-	emuv_account_freed(&own);
+	CHECK(emuv_account_take(EMUV_KIND_MEMORY, own.key, &range));
+	emuv_account_freed(&range);
+	set_vram(2 * SIZE);
+	CHECK(emuv_account_reserve(0, SIZE, 0, &grant));
+	own.serial = 0;
+	emuv_account_commit(0, &grant, &own, false);
+	CHECK_EQ(c->movable_bytes, SIZE);
+	CHECK(emuv_account_take(EMUV_KIND_MEMORY, own.key, &range));
+	emuv_account_freed(&range);
+	CHECK_EQ(c->movable_bytes, 0);
 	end(&spilled);
 }
 
