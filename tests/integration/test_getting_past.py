@@ -260,9 +260,9 @@ class TestLostVariables:
         rest = {k: v for k, v in env.items() if k not in own}
         command = f"env -u EMUV_VRAM -u EMUV_RUN {lookup} dlsym libcuda.so.1; exit $?"
         assert answer(["sh", "-c", command], {**rest, **strange, **large, **own}) == HELD
-        # More of them than emuV holds is none: refused, not read in part.
-        flood = {f"EMUV_FLOOD_{n}": "x" * 1000 for n in range(17)}
-        done = run(["sh", "-c", command], {**env, **flood})
+        # More of them than emuV holds is none: not read in part, nor from farther up.
+        flood = [f"EMUV_FLOOD_{n}={'x' * 1000}" for n in range(17)]
+        done = run(["sh", "-c", '"$@"; exit $?', "sh", "env", *flood, "sh", "-c", command], env)
         assert (done.returncode, done.stdout) == (3, "")
 
     def test_a_program_that_wipes_its_own(self, env: dict[str, str]) -> None:
@@ -289,6 +289,25 @@ class TestLostVariables:
         command = f"env -i {become} env {words} {lookup} dlsym libcuda.so.1; exit $?"
         done = run(["sh", "-c", command], env)
         assert (done.returncode, done.stdout) == (3, ""), done.stderr
+        assert "no process above this one has a budget" in done.stderr
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+    def test_root_takes_no_other_users(
+        self, lookup: Path, env: dict[str, str], copied: Path, tmp_path: Path
+    ) -> None:
+        """Whose process began as root's, and may have become a parent before that."""
+        env = with_libraries(env, copied)
+        for name in ("go", "done"):
+            os.mkfifo(tmp_path / name)
+        loader = [f"{k}={v}" for k, v in names(env, "LD_PRELOAD", "LD_AUDIT").items()]
+        own = [f"{k}={v}" for k, v in env.items() if k.startswith("EMUV_")]
+        child = " ".join(["read _ <&8; env", *loader, f"{lookup} dlsym libcuda.so.1; echo $?"])
+        become = ["setpriv", "--reuid", str(NOBODY), "--clear-groups", "env", *own]
+        user = [*become, "sh", "-c", "echo >&8; read _ <&9"]
+        parent = f'exec 8<>go 9<>done; ({child}; echo >&9) & exec "$@"'
+        place = ["env", "-C", tmp_path, "-i", f"PATH={os.environ['PATH']}"]
+        done = run([*place, "sh", "-c", parent, "sh", *user], os.environ)
+        assert done.stdout == "3\n", done.stderr
         assert "no process above this one has a budget" in done.stderr
 
     def test_a_preload_that_another_tool_has_rewritten(
