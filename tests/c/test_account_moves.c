@@ -207,6 +207,24 @@ static void over_once_it_is_there(void)
 	end(&range);
 }
 
+/* Graphs' memory that nobody foresaw: heads make room for it. */
+static void over_by_a_graph(void)
+{
+	emuv_entry_t range = begin(2 * BLOCK);
+	uint64_t reserved = BLOCK;
+	emuv_piece_t pieces[4];
+
+	set_vram(2 * BLOCK);
+	CHECK(!emuv_account_over(0));
+	emuv_account_graph_seen(0, 0, &reserved);
+	CHECK(emuv_account_over(0));
+	CHECK_EQ(emuv_account_demote(0, 0, pieces, 4), 1);
+	CHECK_EQ(pieces[0].charged, BLOCK);
+	emuv_account_demoted(&pieces[0], true);
+	CHECK(!emuv_account_over(0));
+	end(&range);
+}
+
 /* A piece that did not leave, and was brought again before that was known. */
 static void brought_while_it_was_leaving(void)
 {
@@ -288,6 +306,7 @@ int main(void)
 	parts_of_blocks();
 	as_far_as_there_is_room();
 	over_once_it_is_there();
+	over_by_a_graph();
 	brought_while_it_was_leaving();
 	a_range_that_comes_back();
 	own_memory_being_pinned();

@@ -105,6 +105,76 @@ static void what_is_freed_is_kept(void)
 	CHECK_EQ(bound(), 0);
 }
 
+/* The driver gives out whole 512 bytes; what that is more than was asked for is not kept. */
+static void small_pieces(void)
+{
+	unsigned int slot;
+	emuv_grant_t grant;
+
+	start(MIB(256), 0);
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(reserve(slot, 1, 0, &grant));
+	commit(&grant, slot, 1);
+	look(1024);
+	CHECK_EQ(counters()->device_bytes, 1);
+	CHECK_EQ(counters()->kept_bytes, 512);
+	release(1);
+	CHECK_EQ(counters()->kept_bytes, 1024);
+}
+
+/* A pool that is gone has its place until all of it has come back. */
+static void a_gone_pool_that_has_spilled(void)
+{
+	unsigned int slot, other;
+	emuv_grant_t grant;
+
+	start(MIB(64), MIB(64));
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(reserve(slot, MIB(10), EMUV_MAY_SPILL | EMUV_MUST_SPILL, &grant));
+	CHECK_EQ(grant.placement, EMUV_PLACED_MANAGED);
+	commit(&grant, slot, 1);
+	emuv_account_pool_gone(slot);
+	other = emuv_account_pool_new(2 * POOL_HANDLE, 0);
+	CHECK(other && other != slot);
+	release(1);
+	CHECK_EQ(emuv_account_pool_new(3 * POOL_HANDLE, 0), slot);
+}
+
+/* An estimate that proved too low is not made again before there is more room. */
+static void an_estimate_that_was_too_low(void)
+{
+	unsigned int slot;
+	emuv_grant_t grant;
+
+	start(MIB(20), 0);
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(!reserve(slot, MIB(10), 0, &grant));
+	CHECK(reserve(slot, MIB(10), EMUV_ESTIMATE, &grant));
+	emuv_account_pool_grown(&grant);
+	emuv_account_roll_back(0, &grant);
+	look(MIB(12));
+	emuv_account_pool_refused(slot);
+	CHECK(!reserve(slot, MIB(16), EMUV_ESTIMATE, &grant));
+	look(MIB(8)); /* it has given something back */
+	CHECK(reserve(slot, MIB(16), EMUV_ESTIMATE, &grant));
+}
+
+/* The driver may come to an allocation after it was asked what the pool has. */
+static void a_look_at_what_is_under_way(void)
+{
+	unsigned int slot;
+	emuv_grant_t grant;
+
+	start(MIB(256), 0);
+	slot = emuv_account_pool_new(POOL_HANDLE, 0);
+	CHECK(reserve(slot, MIB(10), 0, &grant));
+	look(0);
+	CHECK(bound() >= MIB(32));
+	emuv_account_pool_grown(&grant);
+	look(MIB(32));
+	CHECK_EQ(bound(), MIB(32));
+}
+
 static void looks_and_allocations_overtake_each_other(void)
 {
 	emuv_grant_t early, late;
@@ -392,6 +462,10 @@ static void at_random(void)
 int main(void)
 {
 	what_is_freed_is_kept();
+	small_pieces();
+	a_gone_pool_that_has_spilled();
+	an_estimate_that_was_too_low();
+	a_look_at_what_is_under_way();
 	looks_and_allocations_overtake_each_other();
 	answers_overtake_each_other();
 	a_failed_allocation_leaves_nothing();

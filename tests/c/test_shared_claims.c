@@ -95,6 +95,32 @@ static void spill(uint64_t bytes, emuv_entry_t *entry)
 	CHECK(emuv_account_look(EMUV_KIND_MEMORY, KEY, entry));
 }
 
+/* Others' spills that are under way take of what all may use, and no room of the device. */
+static void a_claim_of_what_is_used(void)
+{
+	emuv_shared_row_t *row = &shared->row[OTHER][0];
+	emuv_grant_t grant;
+
+	other(MIB(10), 0);
+	row->held_used = MIB(60);
+	row->claimed_used = MIB(110);
+	CHECK(!emuv_account_reserve(0, MIB(20), EMUV_MAY_SPILL, &grant));
+	nothing_but(0);
+	CHECK(emuv_account_reserve(0, MIB(18), EMUV_MAY_SPILL, &grant));
+	nothing_but(MIB(18));
+}
+
+/* More cards than the file has columns: all of them in the last one. */
+static void more_cards_than_columns(void)
+{
+	for (int i = 0; i < EMUV_MAX_DEVICES; i++)
+		shared->card[i] = shared->card[i] ? shared->card[i] : 1000 + (uint64_t)i;
+	emuv_share_card(share, 0, 99);
+	CHECK_EQ(share->column[0], EMUV_MAX_DEVICES - 1);
+	emuv_share_card(share, 0, 4711);
+	CHECK_EQ(share->column[0], 0);
+}
+
 /* A prefetch brings nothing where somebody else claims the room. */
 static void a_claim_before_a_prefetch(void)
 {
@@ -170,6 +196,13 @@ static void pools_are_looked_at(void)
 	CHECK(!emuv_account_pools_unsure(0));
 	CHECK_EQ(counters()->kept_bytes, MIB(1));
 	nothing_but(MIB(2));
+	/* By an estimate, what it is not sure of need not fit. */
+	other(MIB(40), 0);
+	CHECK(!emuv_account_reserve(0, MIB(50), slot << EMUV_POOL_SHIFT | EMUV_ESTIMATE, &grant));
+	slot = emuv_account_pool_new(0x2000, 0);
+	CHECK(!emuv_account_reserve(0, MIB(10), slot << EMUV_POOL_SHIFT, &grant));
+	CHECK(emuv_account_reserve(0, MIB(10), slot << EMUV_POOL_SHIFT | EMUV_ESTIMATE, &grant));
+	CHECK_EQ(counters()->device_bytes, MIB(11));
 }
 
 /* Each in a process and a run of its own. */
@@ -195,6 +228,8 @@ int main(void)
 	alarm(50);
 	emuv_message_quiet(1);
 	in_child("claims", a_claim_in_the_way);
+	in_child("used", a_claim_of_what_is_used);
+	in_child("columns", more_cards_than_columns);
 	in_child("prefetch", a_claim_before_a_prefetch);
 	in_child("leaving", what_is_leaving_elsewhere);
 	in_child("changed", a_changed_budget_is_shown);

@@ -19,9 +19,9 @@ class Alloc(Structure):
                 ("size", c_size_t), ("address", c_uint64)]
 def instantiate(d, g):
     return d.new("cuGraphInstantiateWithFlags", g, 0)
-def with_memory(d, g, size):
+def with_memory(d, g, size, device=0):
     "Nodes that allocate and free."
-    params = Alloc(pool=PoolProps(1, 0, Location(1, 0), None, 0, 0), size=size)
+    params = Alloc(pool=PoolProps(1, 0, Location(1, device), None, 0, 0), size=size)
     node = d.new("cuGraphAddMemAllocNode", g, None, 0, byref(params))
     d.new("cuGraphAddMemFreeNode", g, byref(c_uint64(node)), 1, params.address)
 d = started()
@@ -64,6 +64,52 @@ def test(code: str) -> str:
 
 
 test.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_a_graph_that_is_not_destroyed_is_counted(shim_env: ShimEnv) -> None:
+    code = test("""
+        g, e = graph(40 * MIB)
+        fail_next(d, "cuGraphExecDestroy", 1, 1)
+        refused = d.code("cuGraphExecDestroy", e)
+        filler = d.new("cuMemAlloc_v2", 40 * MIB)
+        full = launch(e)
+        d.cuMemFree_v2(filler)
+        answer(refused=refused, full=full, code=launch(e), end=look())
+    """)
+    got = run_child(shim_env(vram=64 * MIB), code).answer
+    assert got == {"refused": 1, "full": OOM, "code": 0, "end": [40, 40, 40]}
+
+
+def test_what_the_program_has_trimmed_is_taken_again(shim_env: ShimEnv) -> None:
+    code = test("""
+        g, e = graph(40 * MIB)
+        codes = [launch(e), d.code("cuDeviceGraphMemTrim", 0)]
+        trimmed = look()
+        filler = d.new("cuMemAlloc_v2", 40 * MIB)
+        codes.append(launch(e))
+        d.cuMemFree_v2(filler)
+        codes.append(launch(e))
+        answer(codes=codes, trimmed=trimmed, end=look(), most=most)
+    """)
+    got = run_child(shim_env(vram=64 * MIB), code).answer
+    assert got["codes"] == [0, 0, OOM, 0]
+    assert (got["trimmed"], got["end"]) == ([0] * 3, [40] * 3)
+    assert got["most"] <= 64 * MIB
+
+
+def test_what_one_device_refuses_the_other_gets_back(shim_env: ShimEnv) -> None:
+    # GIVEN a graph that allocates on two devices, and no room on the second one
+    code = test("""
+        g = d.new("cuGraphCreate", 0)
+        with_memory(d, g, 20 * MIB)
+        with_memory(d, g, 40 * MIB, 1)
+        e = instantiate(d, g)
+        code = launch(e)
+        left = [books(i)["graph_bytes"] for i in (0, 1)]
+        answer(code=code, left=left, whole=d.code("cuMemAlloc_v2", byref(c_uint64()), 64 * MIB))
+    """)
+    env = shim_env(vram=f"0={64 * MIB},1={32 * MIB}", EMUV_SIM_DEVICES="2")
+    assert run_child(env, code).answer == {"code": OOM, "left": [0, 0], "whole": 0}
 
 
 @pytest.mark.parametrize("how", ["cuGraphLaunch", "cuGraphLaunch_ptsz", "cuGraphUpload_ptsz"])

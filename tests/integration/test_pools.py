@@ -236,13 +236,17 @@ def test_streams_and_pools_of_the_programs_own(shim_env: ShimEnv, free: str, cur
         keep(pool)
         _, a = take(8 * MIB)
         last = [get(USED), held()[0], card_used(d)]
-        answer(kept=kept, code=code, full=full, last=last, most=most)
+        give(a)
+        settle()
+        left = [books()["kept_bytes"], card_used(d), plain(60 * MIB)[0]]
+        answer(kept=kept, code=code, full=full, last=last, left=left, most=most)
     """)
     child = run_child(shim_env(vram=64 * MIB, EMUV_SIM_POOL=str(MIB)), code)
     assert child.answer["kept"] == [40 * MIB, 40 * MIB, 40 * MIB, 0]
     assert child.answer["code"] == 0
     assert child.answer["full"] == [4 * MIB, 64 * MIB, 4 * MIB]
     assert child.answer["last"] == [8 * MIB] * 3
+    assert child.answer["left"] == [8 * MIB, 8 * MIB, 0]
     assert child.answer["most"] <= 64 * MIB
 
 
@@ -267,6 +271,22 @@ def test_a_destroyed_pool_keeps_what_it_has_until_it_is_empty(shim_env: ShimEnv)
     child = run_child(shim_env(vram=64 * MIB), code)
     assert child.answer["steps"] == [[20 * MIB, True], [10 * MIB, True]]
     assert child.answer["end"] == [0] * 6
+
+
+def test_a_pool_that_is_not_destroyed(shim_env: ShimEnv) -> None:
+    code = keeper("""
+        keep(pool)
+        give(take(40 * MIB)[1])
+        settle()
+        refused = d.code("cuMemPoolDestroy", pool)  # the default one
+        kept = books()["kept_bytes"]
+        answer(refused=refused, kept=kept, code=plain(60 * MIB)[0], most=most)
+    """)
+    child = run_child(shim_env(vram=64 * MIB), code)
+    assert child.answer["refused"] != 0
+    assert child.answer["kept"] == 40 * MIB
+    assert child.answer["code"] == 0
+    assert child.answer["most"] <= 64 * MIB
 
 
 def test_attributes_agree_with_the_budget(shim_env: ShimEnv) -> None:
@@ -385,6 +405,19 @@ def test_default_pools_of_other_memory(shim_env: ShimEnv, ask: str) -> None:
     assert child.answer["managed"] == [[0, OOM], 40 * MIB, 64 * MIB]
     assert child.answer["calls"] == 3
     assert child.answer["end"] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["pinned", "managed"])
+def test_a_pool_of_another_device_than_the_streams(shim_env: ShimEnv, kind: int) -> None:
+    code = keeper(f"""
+        from cuda_driver import PoolProps
+        own = d.new("cuMemPoolCreate", byref(PoolProps({kind}, 0, Location(1, 1), None, 0, 0)))
+        out = c_uint64()
+        d.cuMemAllocFromPoolAsync(byref(out), 8 * MIB, own, s)
+        answer(charged=[books(i)["device_bytes"] for i in (0, 1)])
+    """)
+    child = run_child(shim_env(vram=64 * MIB, EMUV_SIM_DEVICES="2"), code)
+    assert child.answer["charged"] == [0, 8 * MIB]
 
 
 @pytest.mark.parametrize("fails", ["cuMemPoolGetAttribute", "cuMemPoolTrimTo"])
