@@ -16,7 +16,7 @@ from tests.integration.test_nvml_shown import MIB, NVML, ShimEnv, shown_env
 __all__ = ["shown_env"]
 Fake = Callable[..., Path]
 MIG = "MIG-0badc0de-5673-416d-8a1c-0d2f5b9764c8"
-# A card of 1000 MiB; in every list of users the asking process, with 7 bytes, and process 1.
+# A card of 1000 MiB; in every list of users process 1, with 9 bytes, and the asking one.
 SOURCE = """
 #include <stdio.h>
 #include <unistd.h>
@@ -33,8 +33,8 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t d, nvmlMemory_t *m)
 { (void)d; *m = (nvmlMemory_t){ 1000 << 20, 900 << 20, 100 << 20 }; return NVML_SUCCESS; }
 #define FILL(rows, n)                                                                  \
     do {                                                                               \
-        (rows)[0].pid = (unsigned int)getpid(), (rows)[0].usedGpuMemory = 7;           \
-        (rows)[1].pid = 1, (rows)[1].usedGpuMemory = 9;                                \
+        (rows)[0].pid = 1, (rows)[0].usedGpuMemory = 9;                                \
+        (rows)[1].pid = (unsigned int)getpid(), (rows)[1].usedGpuMemory = 7;           \
         (n) = 2;                                                                       \
     } while (0)
 #define LIST(name, type)                                                               \
@@ -85,7 +85,7 @@ def test_every_list_and_version(shown_env: ShimEnv, fake: Fake) -> None:
     got = ask({**shown_env(vram=64 * MIB), "EMUV_NVML": str(fake(UUIDS[0]))}, code)
     assert len(got["lists"]) == 10
     for name, answered in got["lists"].items():
-        assert answered == [0, 2, got["pid"], 8 * MIB, 1, 9], name
+        assert answered == [0, 2, 1, 9, got["pid"], 8 * MIB], name
 
 
 @pytest.mark.parametrize(

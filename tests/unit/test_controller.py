@@ -266,6 +266,8 @@ import sys
 from emuv_shim.controller import Controller
 from emuv_shim.budget import Budget
 directory, pid, first, times = sys.argv[1], *map(int, sys.argv[2:])
+print("ready", flush=True)
+sys.stdin.readline()
 with Controller(directory) as controller:
     for n in range(times):
         size = (first << 32) + (first << 16) + n % 9 + 1
@@ -281,11 +283,21 @@ def test_two_controllers_and_a_reader_never_mix_their_budgets(runtime_dir: Path)
         command = [sys.executable, "-c", HAMMER, str(runtime_dir), str(writer.pid)]
         hammers = [
             subprocess.Popen(
-                [*command, str(first), str(times)], env={**os.environ, "PYTHONPATH": str(ROOT)}
+                [*command, str(first), str(times)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             for first in (5, 1000)
         ]
-        assert [hammer.wait(timeout=60) for hammer in hammers] == [0, 0]
+        assert [hammer.stdout.readline() for hammer in hammers if hammer.stdout] == ["ready\n"] * 2
+        for hammer in hammers:
+            assert hammer.stdin is not None
+            print(file=hammer.stdin, flush=True)
+        for hammer in hammers:
+            hammer.communicate(timeout=60)
+        assert [hammer.returncode for hammer in hammers] == [0, 0]
         words = writer.tell("").split()
         counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
         assert counts["torn"] == 0
