@@ -216,7 +216,7 @@ static void over_by_a_graph(void)
 
 	set_vram(2 * BLOCK);
 	CHECK(!emuv_account_over(0));
-	emuv_account_graph_seen(0, 0, &reserved);
+	emuv_account_graph_seen(0, 0, emuv_account_graph_answers(0), &reserved);
 	CHECK(emuv_account_over(0));
 	CHECK_EQ(emuv_account_demote(0, 0, pieces, 4), 1);
 	CHECK_EQ(pieces[0].charged, BLOCK);

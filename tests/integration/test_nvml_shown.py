@@ -334,7 +334,7 @@ class TestRuns:
     def test_figures_that_cannot_be_do_not_wrap(
         self, shown_env: ShimEnv, runtime_dir: Path
     ) -> None:
-        env = shown_env(vram=64 * MIB)
+        env = shown_env(vram=64 * MIB, virtual=64 * MIB)
         ffi = _segment.native().ffi
         with running(env, 'started().new("cuMemAlloc_v2", 8 * MIB); answer()'):
             (real,) = runtime_dir.glob("*.seg")
@@ -344,7 +344,7 @@ class TestRuns:
                 with real.open("r+b") as file:
                     os.pwrite(file.fileno(), value.to_bytes(8, "little"), at)
             (seen,) = ask(env, LOOK)["cards"]
-        assert seen["memory"] == [64 * MIB, 0, 64 * MIB]
+        assert seen["memory"] == [128 * MIB, 0, 128 * MIB]
 
     def test_all_that_another_process_has_there(self, shown_env: ShimEnv) -> None:
         """Plain memory, a context, what its pool keeps, a graph."""
