@@ -95,20 +95,29 @@ def check_out_of_memory() -> None:
     same(cp.arange(5), np.arange(5))
 
 
+def fill(piece: Callable[[int], cp.ndarray]) -> list[cp.ndarray]:
+    """At most 12 pieces, until memory is out."""
+    held: list[cp.ndarray] = []
+    try:
+        while len(held) < 12:
+            held.append(piece(len(held) + 1))
+    except cp.cuda.memory.OutOfMemoryError:
+        pass
+    return held
+
+
 def check_fills_what_it_sees() -> None:
     """Pieces of 16 MiB until nothing is left: a kernel writes them, another adds them up."""
     pool = cp.get_default_memory_pool()
-    warm = cp.full(4, 1, dtype=np.int32)  # modules take a little, once
+    warm = cp.full(4 * MIB, 1, dtype=np.int32)  # modules take a little, once
     assert int(warm.min()) == int(warm.max())
+    del warm
     gc.collect()
+    # What was loaded earlier is found, and charged, when little is left.
+    fill(lambda value: cp.empty(4 * MIB, dtype=np.int32)).clear()
     pool.free_all_blocks()
     free = cp.cuda.runtime.memGetInfo()[0]
-    held = []
-    try:
-        while len(held) < 12:
-            held.append(cp.full(4 * MIB, len(held) + 1, dtype=np.int32))
-    except cp.cuda.memory.OutOfMemoryError:
-        pass
+    held = fill(lambda value: cp.full(4 * MIB, value, dtype=np.int32))
     assert len(held) >= min(12, free // (16 * MIB) - 1), len(held)
     for i, piece in enumerate(held):
         assert int(piece.min()) == int(piece.max()) == i + 1
