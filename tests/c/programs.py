@@ -64,6 +64,12 @@ def _object(source: Path, *command: str) -> Path:
     return target
 
 
+def _objects(sources: Sequence[Path], command: Sequence[str]) -> list[Path]:
+    _folder()  # once, before threads ask: each would get one, and lose it with the next
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda source: _object(source, *command), sources))
+
+
 def compile_program(
     source: Path,
     target: Path,
@@ -81,10 +87,7 @@ def compile_program(
         *flags,
         *(f"-I{ROOT / 'csrc' / part}" for part in ("", "common", "shim", "sim")),
     ]
-    _folder()  # once, before threads ask: each would get one, and lose it with the next
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda module: _object(module, *command), modules))
-    linked = [source, *more, *objects, "-o", target, "-ldl", "-lm"]
+    linked = [source, *more, *_objects(modules, command), "-o", target, "-ldl", "-lm"]
     done = run([*command, *linked], os.environ, 180)
     assert done.returncode == 0, done.stderr
 
@@ -101,8 +104,7 @@ def compile_library(folders: Sequence[str], target: Path, flags: Sequence[str]) 
         *(f"-I{part}" for part in (*parts, ROOT / "csrc")),
     ]
     sources = sorted(source for part in parts for source in part.glob("*.[cS]"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _object(source, *command), sources))
+    objects = _objects(sources, command)
     linked = ["-shared", "-Wl,-Bsymbolic,-z,now", f"-Wl,-soname,{DRIVER}", *objects, "-o", target]
     done = run([*command, *linked, "-ldl", "-lm"], os.environ, 120)
     assert done.returncode == 0, done.stderr
