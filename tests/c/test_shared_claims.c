@@ -121,6 +121,22 @@ static void more_cards_than_columns(void)
 	CHECK_EQ(share->column[0], 1);
 }
 
+/* What the last owner of a slot left in it, killed in the middle of a claim, is nobody's. */
+static void a_slot_that_was_anothers(void)
+{
+	const unsigned int next = share->slot + 1;
+	emuv_shared_row_t *row = &shared->row[next][0];
+	unsigned int slot;
+
+	*row = (emuv_shared_row_t){ .held_physical = MIB(8), .held_used = MIB(8),
+				    .claimed_physical = MIB(64), .claimed_used = MIB(64),
+				    .leaving = MIB(8) };
+	CHECK_EQ(emuv_shared_take_slot(shared, share->self, &slot), 0);
+	CHECK_EQ(slot, next);
+	CHECK_EQ(row->held_physical | row->held_used | row->leaving, 0);
+	CHECK_EQ(row->claimed_physical | row->claimed_used, 0);
+}
+
 /* A prefetch brings nothing where somebody else claims the room. */
 static void a_claim_before_a_prefetch(void)
 {
@@ -230,6 +246,7 @@ int main(void)
 	in_child("claims", a_claim_in_the_way);
 	in_child("used", a_claim_of_what_is_used);
 	in_child("columns", more_cards_than_columns);
+	in_child("slot", a_slot_that_was_anothers);
 	in_child("prefetch", a_claim_before_a_prefetch);
 	in_child("leaving", what_is_leaving_elsewhere);
 	in_child("changed", a_changed_budget_is_shown);
