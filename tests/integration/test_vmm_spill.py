@@ -266,6 +266,21 @@ answer(codes=codes)
     assert child.stderr.count("cannot be spilled: its usage flags are of device memory only") == 1
 
 
+def test_the_host_must_be_able_to_back_it(shim_env: ShimEnv) -> None:
+    code = """
+def code(size):
+    out = c_uint64()
+    return d.code("cuMemCreate", byref(out), size, byref(props()), 0), out.value
+codes, handle = [code(1 << 44)[0], sums()], code(40 * MIB)
+d.cuMemRelease(handle[1])
+answer(codes=codes, then=handle[0])
+"""
+    child = vmm(shim_env, code, virtual=1 << 25)
+    assert child.answer == {"codes": [OOM, [0, 0, 0]], "then": 0}
+    assert "the host has" in child.stderr
+    assert child.device().denials == 1
+
+
 def test_a_failure_on_the_way_leaves_nothing(shim_env: ShimEnv) -> None:
     """The driver has no host memory either, at each of the handles in turn."""
     child = vmm(
