@@ -116,7 +116,7 @@ def run_modules(
     bytes_spilled = 0
     while True:
         left = MODULE_SECONDS - (time.monotonic() - started)
-        known = events.stat().st_size if events.exists() else 0
+        known = len(found)
         code = run_once(command(modules, suite, stats if emuv else None), env, log, left)
         bytes_spilled += spilled(stats)
         ended, current = read_events(events)
@@ -129,7 +129,7 @@ def run_modules(
         found = {test: results.judge(*outcome) for test, outcome in ended.items()}
         if code in ENDS or left <= 1:
             break
-        if not events.exists() or events.stat().st_size == known:
+        if len(found) == known:
             found[f"{modules[0].relative_to(suite)}"] = results.Result(
                 "failed", f"the process came to nothing ({describe(code, log)})"
             )
