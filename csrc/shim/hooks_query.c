@@ -9,6 +9,7 @@
 #include "contexts.h"
 #include "deferred.h"
 #include "hooks.h"
+#include "pools.h"
 
 static unsigned int clamp(uint64_t bytes)
 {
@@ -37,6 +38,7 @@ static CUresult get_info(enum emuv_function function, uint64_t *free_bytes, uint
 
 	/* What a stream has freed by now is free. */
 	emuv_deferred_reap();
+	emuv_pools_settle();
 	result = g_real.cuMemGetInfo_v2(&real_free, &real_total);
 	*free_bytes = real_free;
 	*total_bytes = real_total;

@@ -206,6 +206,7 @@ static CUresult free_async(enum emuv_function function, CUdeviceptr address, CUs
 	emuv_entry_t entry;
 	CUresult result;
 
+	emuv_pools_settle();
 	if (!address || !emuv_account_take(EMUV_KIND_MEMORY, address, &entry)) {
 		if (address && emuv_deferred_waits(address))
 			return CUDA_ERROR_INVALID_VALUE;

@@ -98,6 +98,7 @@ bool emuv_placement_reserve(const emuv_where_t *where, uint64_t bytes, unsigned 
 
 	emuv_deferred_reap();
 	emuv_residency_shrink(where);
+	emuv_pools_settle();
 	granted = reserve(where->device, bytes, how, grant) ||
 		  after_all(where->device, bytes, how, grant) ||
 		  emuv_account_reserve(where->device, bytes, how, grant) ||

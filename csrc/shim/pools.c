@@ -144,9 +144,13 @@ void emuv_pools_current_changes(void)
 		__atomic_store_n(&current[i], 0, __ATOMIC_RELEASE);
 }
 
+/* Devices whose pools could not release at once what they grew too far by. */
+static uint32_t owing; /* atomic; by bit */
+
 void emuv_pools_fork_child(void)
 {
 	memset(current, 0, sizeof current);
+	owing = 0;
 }
 
 /* ---- what they keep ---- */
@@ -330,17 +334,42 @@ bool emuv_pools_make_graph_room(CUdevice device, uint64_t bytes)
 	       emuv_pools_make_room(device, bytes, 0, NULL);
 }
 
-bool emuv_pools_fits(CUdevice device, emuv_grant_t *grant)
+/* Whether all is within vram, once pools have released what is beyond it. */
+static bool trimmed_to_fit(CUdevice device)
 {
 	int mode;
 
-	emuv_account_pool_grown(grant);
 	emuv_pools_look(device);
 	if (!emuv_account_excess(device))
 		return true;
-	/* It grew although it kept enough; what it keeps elsewhere may be released for that. */
 	mode = emuv_relaxed_enter();
 	trim_pools(device, emuv_account_excess(device));
 	emuv_relaxed_leave(mode);
 	return !emuv_account_excess(device);
+}
+
+bool emuv_pools_fits(CUdevice device, emuv_grant_t *grant)
+{
+	bool fits;
+
+	emuv_account_pool_grown(grant);
+	/* It may have grown although it kept enough; what it keeps elsewhere makes up for that. */
+	fits = trimmed_to_fit(device);
+	if (!fits)
+		__atomic_fetch_or(&owing, 1u << device, __ATOMIC_RELAXED);
+	return fits;
+}
+
+void emuv_pools_settle(void)
+{
+	uint32_t devices = __atomic_load_n(&owing, __ATOMIC_RELAXED);
+
+	if (__builtin_expect(!devices, 1))
+		return;
+	/* Those that another thread finds from here on are not these. */
+	devices = __atomic_exchange_n(&owing, 0, __ATOMIC_RELAXED);
+	for (CUdevice i = 0; i < EMUV_MAX_DEVICES; i++)
+		/* Where no stream has a free to come to, nothing is to be expected. */
+		if (devices >> i & 1 && !trimmed_to_fit(i) && pending(i))
+			__atomic_fetch_or(&owing, 1u << i, __ATOMIC_RELAXED);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Asking the driver what memory pools and graphs have reserved, and having them give
- * back what nobody uses.  None of it happens on an allocation that fits the budget.
+ * back what nobody uses.  None of it happens on an allocation that fits the budget,
+ * unless the device is over it.
  */
 #ifndef EMUV_POOLS_H
 #define EMUV_POOLS_H
@@ -35,6 +36,8 @@ bool emuv_pools_make_room(CUdevice device, uint64_t bytes, unsigned int how, emu
 bool emuv_pools_make_graph_room(CUdevice device, uint64_t bytes);
 /* After the allocation of a grant that was estimated: does all fit?  False: free it. */
 bool emuv_pools_fits(CUdevice device, emuv_grant_t *grant);
+/* What did not fit and streams have come to since is released; a load where there is none. */
+void emuv_pools_settle(void);
 
 /* What graphs have reserved on the device; false: the driver does not say. */
 bool emuv_pools_graph_reserved(CUdevice device, uint64_t *bytes);

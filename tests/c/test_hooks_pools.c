@@ -3,7 +3,7 @@
 // link: csrc/shim/hooks_vmm*.c csrc/shim/hooks_context.c csrc/shim/device_use.c
 // link: csrc/shim/account*.c csrc/shim/books.c csrc/shim/budget.c csrc/shim/ledger.c csrc/shim/contexts.c
 // link: csrc/shim/deferred.c csrc/shim/placement.c csrc/shim/pools.c csrc/shim/overhead.c csrc/shim/hooks_module.c csrc/shim/keep.c csrc/shim/residency.c
-// link: csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
+// link: csrc/shim/hooks_query.c csrc/shim/extents.c csrc/shim/host_memory.c csrc/shim/message.c csrc/shim/array_size.c
 // link: csrc/common/emuv_segment_control.c csrc/common/emuv_segment_file.c
 // link: tests/c/fake_driver.c tests/c/fake_memory.c tests/c/fake_vmm.c tests/c/fake_contexts.c
 /*
@@ -25,6 +25,7 @@ typedef struct {
 static struct {
 	pool_t pools[N_POOLS]; /* the first is the device's default one */
 	int current;
+	bool behind; /* streams do not come to the frees in them */
 	bool scattered; /* no hole is large enough: a pool grows, whatever it keeps */
 	struct {
 		int pool;
@@ -74,6 +75,8 @@ static CUresult free_async(CUdeviceptr address, CUstream stream)
 	(void)stream;
 	if (i >= N_PIECES || !driver.pieces[i].bytes)
 		return CUDA_ERROR_INVALID_VALUE;
+	if (driver.behind)
+		return CUDA_SUCCESS;
 	driver.pools[driver.pieces[i].pool].used -= driver.pieces[i].bytes;
 	driver.pieces[i].bytes = 0;
 	return CUDA_SUCCESS;
@@ -321,6 +324,35 @@ static void what_the_driver_does_not_take_back_is_charged(void)
 	CHECK_EQ(driver.pools[0].used, 0);
 }
 
+/*
+ * The pool grew past the budget, and the free of that waits for other work of the stream,
+ * longer than an allocation does: the program's next call finds it gone.
+ */
+static void what_streams_come_to_later_is_had_back(void)
+{
+	size_t free_bytes, total;
+	CUdeviceptr first, second;
+
+	begin(MIB(48), MIB(512));
+	first = taken(MIB(8));
+	driver.scattered = driver.behind = true;
+	g_real.cuMemPoolTrimTo = trims_nothing;
+	second = taken(MIB(8));
+	CHECK_EQ(counters()->managed_bytes, MIB(8));
+	CHECK_EQ(driver.pools[0].reserved, MIB(64));
+	CHECK_EQ(counters()->device_bytes + counters()->kept_bytes, MIB(64));
+	/* Not yet. */
+	CHECK_EQ(hook_cuMemGetInfo_v2(&free_bytes, &total), CUDA_SUCCESS);
+	CHECK_EQ(driver.pools[0].reserved, MIB(64));
+	driver.behind = false;
+	g_real.cuMemPoolTrimTo = trim;
+	CHECK_EQ(free_async(0x7000000000 + MIB(64), stream), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemFreeAsync(second, stream), CUDA_SUCCESS);
+	CHECK_EQ(driver.pools[0].reserved, MIB(32));
+	CHECK_EQ(counters()->device_bytes + counters()->kept_bytes, MIB(32));
+	CHECK_EQ(hook_cuMemFreeAsync(first, stream), CUDA_SUCCESS);
+}
+
 int main(int n, char **names)
 {
 	static const race_t tests[] = {
@@ -328,6 +360,7 @@ int main(int n, char **names)
 		TEST(a_current_pool_that_is_destroyed_small),
 		TEST(a_current_pool_that_is_destroyed_spills),
 		TEST(what_the_driver_does_not_take_back_is_charged),
+		TEST(what_streams_come_to_later_is_had_back),
 	};
 
 	alarm(55);
