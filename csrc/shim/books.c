@@ -18,11 +18,11 @@ emuv_books_t g_books = {
 #define MOST_TURNS 16384u
 
 /*
- * A critical section takes some 20 ns, and threads that allocate in a loop enter one
- * every 30: to try again at once takes the lock's cache line from the one who works, and
- * a sleep costs two system calls.  So it stays out of the way for as long as some dozens
- * of sections take.  Without the pause instruction, which under a hypervisor may be
- * taken for a lock whose holder does not run, and leave the machine.
+ * A thread that allocates and frees in a loop takes the lock every 30 ns or so: to try
+ * again at once takes its cache line from the one who works, and a sleep costs two system
+ * calls.  So whoever meets another stays out of the way for as long as some dozens of
+ * sections take.  Without the pause instruction, by many of which a hypervisor may
+ * conclude that the lock's holder does not run, and take the processor away.
  */
 void emuv_books_wait(void)
 {
