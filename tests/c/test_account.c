@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "account.h"
+#include "books.h"
 #include "check.h"
 #include "emuv_segment_file.h"
 #include "message.h"
@@ -156,6 +157,60 @@ static void forked(void)
 	CHECK_EQ(segment.device[0].device_bytes, 0);
 }
 
+/* Room in the ledger is promised for what comes to something, and for no longer. */
+static void promises(void)
+{
+	emuv_entry_t entry = { .kind = EMUV_KIND_HOST, .key = 4096, .bytes = 10,
+			       .flags = EMUV_ENTRY_PINNED };
+	emuv_grant_t grant;
+	bool last;
+
+	open_books(MIB(10), 0, EMUV_POLICY_CAP, NULL);
+	CHECK(!emuv_account_reserve(0, MIB(11), 0, &grant));
+	CHECK_EQ(g_books.ledger.promised, 0);
+	emuv_account_tally(&entry);
+	CHECK(emuv_account_untally(EMUV_KIND_HOST, 4096, &entry, &last) && last);
+	CHECK_EQ(g_books.ledger.promised, 1); /* it may be restored */
+	emuv_account_freed(&entry);
+	CHECK_EQ(g_books.ledger.promised, 0);
+}
+
+/* A handle that the driver gives out anew, though its end was not seen, leads to the new memory. */
+static void a_handle_that_comes_again(void)
+{
+	emuv_entry_t entry;
+	bool last;
+
+	open_books(MIB(10), 0, EMUV_POLICY_CAP, NULL);
+	emuv_account_handle_more(4096, 1, 0);
+	emuv_account_handle_more(4096, 2, 0);
+	CHECK(emuv_account_handle_less(4096, &entry, &last) && last);
+	CHECK_EQ(entry.link, 2);
+	emuv_account_freed(&entry);
+}
+
+/* A module takes its own variables along, and no other's. */
+static void variables_of_two_modules(void)
+{
+	emuv_entry_t entry;
+	emuv_grant_t grant;
+
+	open_books(MIB(10), 0, EMUV_POLICY_CAP, NULL);
+	for (uint64_t module = 7; module < 9; module++) {
+		const emuv_entry_t variable = { .kind = EMUV_KIND_VARIABLE, .key = module * 4096,
+						.link = module };
+
+		CHECK(emuv_account_reserve(0, MIB(module - 5), 0, &grant));
+		entry = memory(module * 4096);
+		emuv_account_commit(0, &grant, &entry, false);
+		CHECK_EQ(emuv_account_note(&variable), 0);
+	}
+	emuv_account_variables_gone(7, emuv_account_mark());
+	CHECK_EQ(emuv_account_segment()->device[0].device_bytes, MIB(3));
+	emuv_account_variables_gone(8, emuv_account_mark());
+	CHECK_EQ(emuv_account_segment()->device[0].device_bytes, 0);
+}
+
 /* ---- threads ---- */
 
 #define VRAM (MIB(16) + 3)
@@ -229,6 +284,9 @@ int main(void)
 	published();
 	an_address_that_comes_again();
 	controlled();
+	promises();
+	a_handle_that_comes_again();
+	variables_of_two_modules();
 	forked();
 	threads();
 	return 0;

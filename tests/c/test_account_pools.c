@@ -252,6 +252,8 @@ static void a_failed_allocation_leaves_nothing(void)
 	CHECK(reserve(slot, MIB(10), 0, &grant));
 	emuv_account_roll_back(0, &grant);
 	CHECK_EQ(counters()->device_bytes, 0);
+	look(MIB(32)); /* what it grew by is all kept */
+	CHECK_EQ(counters()->kept_bytes, MIB(32));
 	look(0);
 	CHECK_EQ(bound(), 0);
 	CHECK_EQ(g_books.ledger.promised, 0);

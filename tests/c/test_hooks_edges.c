@@ -152,6 +152,34 @@ static void waiting_free_ends_without_a_context(void)
 	check_empty();
 }
 
+static CUresult never_called(CUdeviceptr address, CUstream stream)
+{
+	(void)address, (void)stream;
+	CHECK(!"the driver is not asked to free what waits to be freed");
+	return CUDA_SUCCESS;
+}
+
+static void a_waiting_free_is_not_freed_again(void)
+{
+	CUdeviceptr filler, spilled;
+	CUcontext context;
+	CUstream stream;
+
+	start_spill();
+	context = new_context(0);
+	stream = new_stream();
+	CHECK_EQ(hook_cuMemAlloc_v2(&filler, MIB(120)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemAllocAsync(&spilled, MIB(40), stream), CUDA_SUCCESS);
+	fake_hold(true);
+	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_SUCCESS);
+	g_real.cuMemFreeAsync = never_called;
+	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(books(0).managed, MIB(40));
+	fake_hold(false);
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	check_empty();
+}
+
 static void *release_later(void *argument)
 {
 	const uint64_t until = *(const uint64_t *)argument;
@@ -494,6 +522,7 @@ int main(void)
 	mappings_side_by_side();
 	vmm_outlives_its_context();
 	waiting_free_ends_without_a_context();
+	a_waiting_free_is_not_freed_again();
 	allocation_waits_for_a_free();
 	waiting_free_goes_with_its_context();
 	context_that_does_not_fit();

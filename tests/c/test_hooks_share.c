@@ -213,8 +213,52 @@ static void host_memory(void)
 	CHECK_EQ(hook_cuMemFreeHost(address), CUDA_SUCCESS); /* twice counts once */
 	CHECK_EQ(pinned(), sizeof own);
 	CHECK_EQ(books(0).device + books(0).managed + books(0).live, 0);
+	/* Registered twice, where the driver takes it: the second one gives it back. */
+	CHECK_EQ(hook_cuMemHostRegister_v2(own, sizeof own, 0), CUDA_SUCCESS);
+	answer = CUDA_ERROR_INVALID_VALUE;
+	CHECK_EQ(hook_cuMemHostUnregister(own), answer);
+	answer = CUDA_SUCCESS;
+	CHECK_EQ(hook_cuMemHostUnregister(own), CUDA_SUCCESS);
+	CHECK_EQ(pinned(), sizeof own);
+	CHECK_EQ(hook_cuMemHostUnregister(own), CUDA_SUCCESS);
+	CHECK_EQ(pinned(), 0);
+	CHECK_EQ(hook_cuMemHostRegister_v2(own, sizeof own, 0), CUDA_SUCCESS);
 	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
 	CHECK_EQ(pinned(), 0);
+	check_empty();
+}
+
+#define MAP_AT UINT64_C(0x10000000)
+
+/* A driver that hands out, for what is imported, the handle that it was exported from. */
+static CUresult fake_import_own(CUmemGenericAllocationHandle *made, void *shareable,
+				CUmemAllocationHandleType type)
+{
+	(void)shareable, (void)type;
+	return g_real.cuMemRetainAllocationHandle(made, (void *)(uintptr_t)MAP_AT);
+}
+
+/* It is charged once, and until the last handle is released. */
+static void own_memory_imported(void)
+{
+	const CUmemAllocationProp prop = {
+		.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+		.location = { CU_MEM_LOCATION_TYPE_DEVICE, 0 },
+	};
+	CUmemGenericAllocationHandle made, again;
+	CUcontext context = begin();
+
+	g_real.cuMemImportFromShareableHandle = fake_import_own;
+	CHECK_EQ(hook_cuMemCreate(&made, MIB(8), &prop, 0), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemMap(MAP_AT, MIB(8), 0, made, 0), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemImportFromShareableHandle(&again, NULL, 1), CUDA_SUCCESS);
+	CHECK_EQ(again, made);
+	CHECK_EQ(hook_cuMemUnmap(MAP_AT, MIB(8)), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemRelease(made), CUDA_SUCCESS);
+	CHECK_EQ(books(0).device, MIB(8));
+	CHECK_EQ(imported(), 0);
+	CHECK_EQ(hook_cuMemRelease(again), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
 	check_empty();
 }
 
@@ -288,6 +332,7 @@ int main(void)
 	the_same_address_again();
 	of_another_api();
 	host_memory();
+	own_memory_imported();
 	without_a_context();
 	of_no_known_size();
 	exports();
