@@ -95,4 +95,39 @@ static inline uint64_t owner_of(uint64_t pid, uint64_t ticks)
 	return UINT64_C(1) << 53 | (ticks & 0x7fffffff) << 22 | pid;
 }
 
+/* Runs `work` in a child and checks that it ends well. */
+static inline void in_child(void (*work)(void))
+{
+	pid_t child = fork();
+	int status;
+
+	CHECK(child >= 0);
+	if (child == 0) {
+		alarm(40);
+		work();
+		_exit(0);
+	}
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+}
+
+static inline pid_t dead_pid(void)
+{
+	pid_t gone = fork();
+
+	CHECK(gone >= 0);
+	if (gone == 0)
+		_exit(0);
+	CHECK_EQ(waitpid(gone, NULL, 0), gone);
+	return gone;
+}
+
+static inline void put(emuv_shared_t *shared, unsigned int slot, uint64_t owner, uint64_t bytes)
+{
+	shared->row[slot][0].held_physical = shared->row[slot][0].held_used = bytes;
+	if (shared->high < slot + 1)
+		shared->high = slot + 1;
+	__atomic_store_n(&shared->owner[slot], owner, __ATOMIC_SEQ_CST);
+}
+
 #endif

@@ -9,6 +9,7 @@
 /*
  * The hooks over pools that grow by pieces and keep what is freed, as current drivers'
  * do: what a refused free and other threads' calls at the worst moment leave in the books.
+ * And graphs with memory nodes.
  */
 #include "message.h"
 #include "pools.h"
@@ -351,6 +352,148 @@ static void what_streams_come_to_later_is_had_back(void)
 	CHECK_EQ(driver.pools[0].reserved, MIB(32));
 	CHECK_EQ(counters()->device_bytes + counters()->kept_bytes, MIB(32));
 	CHECK_EQ(hook_cuMemFreeAsync(first, stream), CUDA_SUCCESS);
+	emuv_deferred_reap();
+}
+
+/* Streams and contexts that nobody takes for others. */
+static CUresult stream_id(CUstream of, unsigned long long *id)
+{
+	*id = (uintptr_t)of;
+	return CUDA_SUCCESS;
+}
+
+static CUresult context_id(CUcontext of, unsigned long long *id)
+{
+	*id = (uintptr_t)of;
+	return CUDA_SUCCESS;
+}
+
+/* What one pool's spilled range was is no other's, though both are managed memory alike. */
+static void a_spill_is_reused_in_its_own_pool(void)
+{
+	CUdeviceptr first, second;
+	CUmemoryPool other;
+
+	begin(MIB(64), MIB(512));
+	g_real.cuStreamGetId = stream_id;
+	g_real.cuCtxGetId = context_id;
+	other = made();
+	first = taken(MIB(96));
+	fake_hold(true);
+	CHECK_EQ(hook_cuMemFreeAsync(first, stream), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuDeviceSetMemPool(0, other), CUDA_SUCCESS);
+	second = taken(MIB(96));
+	CHECK(second != first);
+	CHECK_EQ(attribute(other, CU_MEMPOOL_ATTR_USED_MEM_CURRENT), MIB(96));
+	CHECK_EQ(hook_cuDeviceSetMemPool(0, handle_of(0)), CUDA_SUCCESS);
+	CHECK_EQ(taken(MIB(96)), first);
+	CHECK_EQ(hook_cuMemFreeAsync(first, stream), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemFreeAsync(second, stream), CUDA_SUCCESS);
+	fake_hold(false);
+	emuv_deferred_reap();
+	CHECK_EQ(counters()->managed_bytes, 0);
+}
+
+/* ---- graphs ---- */
+
+/* Nodes one after another, the last of no type; a graph is its first. */
+typedef struct {
+	CUgraphNodeType type;
+	CUdevice device;
+	uint64_t bytes;
+	void *child;
+} node_t;
+#define ALLOC(device, bytes) { CU_GRAPH_NODE_TYPE_MEM_ALLOC, device, bytes, NULL }
+#define LAST { .type = (CUgraphNodeType)-1 }
+
+static CUresult graph_nodes(CUgraph graph, CUgraphNode *nodes, size_t *count)
+{
+	node_t *first = (node_t *)graph;
+
+	for (*count = 0; first[*count].type != (CUgraphNodeType)-1; ++*count)
+		if (nodes)
+			nodes[*count] = (CUgraphNode)&first[*count];
+	return CUDA_SUCCESS;
+}
+
+static CUresult node_type(CUgraphNode node, CUgraphNodeType *type)
+{
+	*type = ((const node_t *)node)->type;
+	return CUDA_SUCCESS;
+}
+
+static CUresult node_params(CUgraphNode node, CUDA_MEM_ALLOC_NODE_PARAMS_v1 *params)
+{
+	params->poolProps.location.id = ((const node_t *)node)->device;
+	params->bytesize = ((const node_t *)node)->bytes;
+	return CUDA_SUCCESS;
+}
+
+static CUresult node_child(CUgraphNode node, CUgraph *graph)
+{
+	*graph = ((const node_t *)node)->child;
+	return CUDA_SUCCESS;
+}
+
+/* Always the same handle: the one before went with its context. */
+static CUresult instantiate(CUgraphExec *exec, CUgraph graph, unsigned long long flags)
+{
+	(void)graph, (void)flags;
+	*exec = (CUgraphExec)0x1230;
+	return CUDA_SUCCESS;
+}
+
+static CUresult launch(CUgraphExec exec, CUstream in)
+{
+	(void)exec, (void)in;
+	return CUDA_SUCCESS;
+}
+
+/* Over a driver that does not say what it has reserved for graphs: the sum stands. */
+static CUresult launched(node_t *graph)
+{
+	CUgraphExec exec;
+
+	g_real.cuGraphGetNodes = graph_nodes;
+	g_real.cuGraphNodeGetType = node_type;
+	g_real.cuGraphMemAllocNodeGetParams = node_params;
+	g_real.cuGraphChildGraphNodeGetGraph = node_child;
+	g_real.cuGraphInstantiateWithFlags = instantiate;
+	g_real.cuGraphLaunch = launch;
+	CHECK_EQ(hook_cuGraphInstantiateWithFlags(&exec, (CUgraph)graph, 0), CUDA_SUCCESS);
+	return hook_cuGraphLaunch(exec, stream);
+}
+
+static void a_graphs_handle_that_comes_again(void)
+{
+	node_t large[] = { ALLOC(0, MIB(100)), LAST }, none[] = { LAST };
+
+	begin(MIB(64), 0);
+	CHECK_EQ(launched(large), CUDA_ERROR_OUT_OF_MEMORY);
+	CHECK_EQ(launched(none), CUDA_SUCCESS);
+	CHECK_EQ(counters()->graph_bytes, 0);
+}
+
+static void a_childs_memory_is_the_graphs(void)
+{
+	node_t child[] = { ALLOC(0, MIB(40)), LAST };
+	node_t graph[] = { ALLOC(0, MIB(20)), { CU_GRAPH_NODE_TYPE_GRAPH, 0, 0, child }, LAST };
+
+	begin(MIB(64), 0);
+	CHECK_EQ(launched(graph), CUDA_SUCCESS);
+	CHECK_EQ(counters()->graph_bytes, MIB(60));
+}
+
+/* More devices than one graph has places for: what is beyond is the last one's. */
+static void a_graph_of_five_devices(void)
+{
+	node_t graph[] = { ALLOC(0, MIB(1)), ALLOC(1, MIB(2)), ALLOC(2, MIB(3)), ALLOC(3, MIB(4)),
+			   ALLOC(4, MIB(5)), LAST };
+
+	begin(MIB(64), 0);
+	CHECK_EQ(launched(graph), CUDA_SUCCESS);
+	CHECK_EQ(emuv_account_graph(2), MIB(3));
+	CHECK_EQ(emuv_account_graph(3), MIB(9));
 }
 
 int main(int n, char **names)
@@ -361,6 +504,9 @@ int main(int n, char **names)
 		TEST(a_current_pool_that_is_destroyed_spills),
 		TEST(what_the_driver_does_not_take_back_is_charged),
 		TEST(what_streams_come_to_later_is_had_back),
+		TEST(a_spill_is_reused_in_its_own_pool),
+		TEST(a_graphs_handle_that_comes_again), TEST(a_childs_memory_is_the_graphs),
+		TEST(a_graph_of_five_devices),
 	};
 
 	alarm(55);

@@ -3,8 +3,8 @@
 // link: csrc/shim/extents.c csrc/shim/message.c
 /*
  * A shared budget: who counts and who does not, whose slot is whose after fork, exec and
- * reuse of a pid, the file's end, and that many processes at once, killed at random,
- * never hold more than there is.
+ * reuse of a pid, and that many processes at once, killed at random, never hold more than
+ * there is.
  *
  * KILL_SECONDS (2): how long processes are killed.
  */
@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -24,41 +23,6 @@ static unsigned int kill_seconds(void)
 	const char *seconds = getenv("KILL_SECONDS");
 
 	return seconds ? (unsigned int)strtoul(seconds, NULL, 10) : 2;
-}
-
-/* Runs `work` in a child and checks that it ends well. */
-static void in_child(void (*work)(void))
-{
-	pid_t child = fork();
-	int status;
-
-	CHECK(child >= 0);
-	if (child == 0) {
-		alarm(40 + kill_seconds());
-		work();
-		_exit(0);
-	}
-	CHECK_EQ(waitpid(child, &status, 0), child);
-	CHECK_EQ(status, 0);
-}
-
-static pid_t dead_pid(void)
-{
-	pid_t gone = fork();
-
-	CHECK(gone >= 0);
-	if (gone == 0)
-		_exit(0);
-	CHECK_EQ(waitpid(gone, NULL, 0), gone);
-	return gone;
-}
-
-static void put(emuv_shared_t *shared, unsigned int slot, uint64_t owner, uint64_t bytes)
-{
-	shared->row[slot][0].held_physical = shared->row[slot][0].held_used = bytes;
-	if (shared->high < slot + 1)
-		shared->high = slot + 1;
-	__atomic_store_n(&shared->owner[slot], owner, __ATOMIC_SEQ_CST);
 }
 
 /* ---- who counts ---- */
@@ -100,8 +64,10 @@ static void others_count(void)
 	emuv_account_roll_back(9, &grant);
 	CHECK_EQ(shared->row[share->slot][0].held_physical, MIB(24));
 	CHECK_EQ(shared->row[share->slot][0].held_used, MIB(24));
-	/* What does not add up is never room. */
+	/* What does not add up is never room, and what lies beyond the slots is not looked at. */
 	put(shared, 5, parent, UINT64_MAX);
+	CHECK(!take(1));
+	shared->high = UINT64_MAX;
 	CHECK(!take(1));
 }
 
@@ -159,6 +125,31 @@ static void who_is_dead(void)
 	CHECK_EQ(waitid(P_PID, (id_t)zombie, NULL, WEXITED | WNOWAIT), 0);
 	CHECK(take(MIB(64)));
 	waitpid(zombie, NULL, 0);
+}
+
+/* /proc may hide a process that kill(2) knows: here 0, which is our own group. */
+static void hidden_in_proc(void)
+{
+	emuv_shared_t *shared;
+	bool own;
+
+	configure("hidden", 0);
+	join_run();
+	shared = map_run("hidden");
+	own = (uint32_t)shared->place[1] > 0x0fffffff; /* kill's numbers are /proc's */
+	put(shared, 5, owner_of(0, 7), MIB(64));
+	CHECK_EQ(take(1), !own);
+}
+
+/* What is not settled again is not tried again: there may be no memory to come that far. */
+static void once_more_is_once(void)
+{
+	emuv_attempt_t attempt = { .again = true };
+
+	configure("once", 0);
+	join_run();
+	CHECK(emuv_share_again(share, &attempt));
+	CHECK(!emuv_share_again(share, &attempt));
 }
 
 /* Reports, too, know what the dead held. */
@@ -284,99 +275,6 @@ static void forked(void)
 	/* Both are gone. */
 	CHECK(take(MIB(24)));
 	CHECK_EQ(held(shared), VRAM);
-}
-
-/* ---- the file ---- */
-
-static void the_files_end(void)
-{
-	emuv_error_t error;
-	emuv_shared_t *shared;
-	pid_t child;
-	int gate[2];
-	char byte;
-
-	configure("end", 0);
-	CHECK_EQ(pipe(gate), 0);
-	child = fork();
-	if (child == 0) {
-		close(gate[1]);
-		join_run();
-		(void)!read(gate[0], &byte, 1);
-		_exit(0);
-	}
-	close(gate[0]);
-	while (access(path_of("end"), F_OK))
-		sched_yield();
-	shared = map_run("end");
-	while (!(shared->owner[0] && !(shared->owner[0] & EMUV_OWNER_JOINING)))
-		sched_yield();
-	CHECK_EQ(emuv_shared_sweep(path_of("end"), &error), 0); /* in use */
-	close(gate[1]);
-	CHECK_EQ(waitpid(child, NULL, 0), child);
-	shared->leader = owner_of((uint64_t)getppid(), emuv_start_ticks(getppid()));
-	CHECK_EQ(emuv_shared_sweep(path_of("end"), &error), 0); /* its leader lives */
-	shared->leader = owner_of((uint64_t)dead_pid(), 7);
-	put(shared, 3, owner_of((uint64_t)dead_pid(), 7) + (UINT64_C(1) << 53), 0);
-	CHECK_EQ(emuv_shared_sweep(path_of("end"), &error), 0); /* another's to judge */
-	shared->owner[3] = 0;
-	CHECK_EQ(emuv_shared_sweep(path_of("end"), &error), 1);
-	CHECK_EQ(access(path_of("end"), F_OK), -1);
-	CHECK_EQ(emuv_shared_sweep(path_of("end"), &error), -ENOENT);
-}
-
-static void not_ours_to_use(void)
-{
-	int fd;
-
-	configure("link", 0);
-	CHECK_EQ(symlink("/etc/passwd", path_of("link")), 0);
-	CHECK(!emuv_share_join(&config));
-	configure("garbage", 0);
-	fd = open(path_of("garbage"), O_RDWR | O_CREAT | O_EXCL, 0600);
-	CHECK(fd >= 0);
-	CHECK_EQ(ftruncate(fd, sizeof(emuv_shared_t)), 0);
-	close(fd);
-	CHECK(!emuv_share_join(&config)); /* no magic */
-	CHECK_EQ(chmod(path_of("garbage"), 0666), 0);
-	CHECK(!emuv_share_join(&config));
-	configure("../up", 0);
-	CHECK(!emuv_share_join(&config));
-}
-
-/* Who has a slot has it in the file of that name: there are never two ledgers. */
-static void join_and_sweep(void)
-{
-	pid_t sweeper;
-	unsigned int removed = 0;
-
-	configure("sweep", 0);
-	sweeper = fork();
-	CHECK(sweeper >= 0);
-	if (sweeper == 0) {
-		emuv_error_t error;
-
-		alarm(40);
-		for (;;)
-			emuv_shared_sweep(path_of("sweep"), &error);
-	}
-	for (int i = 0; i < 300; i++) {
-		emuv_shared_t *named;
-
-		share = emuv_share_join(&config);
-		CHECK(share);
-		named = map_run("sweep");
-		removed += share->file->created_ns != share->file->row[0][0].reserved[0];
-		share->file->row[share->slot][0].held_used = (uint64_t)i + 1;
-		CHECK_EQ(named->row[share->slot][0].held_used, i + 1);
-		share->file->row[0][0].reserved[0] = share->file->created_ns;
-		share->file->leader = 0;
-		CHECK_EQ(munmap(named, sizeof *named), 0);
-		emuv_share_leave(share);
-	}
-	kill(sweeper, SIGKILL);
-	waitpid(sweeper, NULL, 0);
-	fprintf(stderr, "300 joins, in %u files\n", removed);
 }
 
 /* ---- many at once ---- */
@@ -534,6 +432,7 @@ static void killed_at_random(void)
 	emuv_shared_t *shared;
 	pid_t all[5];
 
+	alarm(40 + kill_seconds());
 	configure("kills", 0);
 	for (int i = 0; i < 5; i++)
 		all[i] = start_churn(seed++);
@@ -580,14 +479,13 @@ int main(void)
 	in_child(others_count);
 	in_child(heads_fit);
 	in_child(who_is_dead);
+	in_child(hidden_in_proc);
+	in_child(once_more_is_once);
 	in_child(free_after_death);
 	in_child(cancelled_while_it_looks);
 	in_child(no_slot_is_left);
 	in_child(exec_starts_anew);
 	in_child(forked);
-	in_child(the_files_end);
-	in_child(not_ours_to_use);
-	in_child(join_and_sweep);
 	in_child(never_too_much);
 	in_child(one_of_two);
 	in_child(killed_at_random);
