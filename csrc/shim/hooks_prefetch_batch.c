@@ -220,8 +220,7 @@ static CUresult batch(const form_t *form, const batch_t *in)
 	for (size_t i = 0, k = 0; i < in->count && !plan.no_memory; i++) {
 		while (k + 1 < in->n_locations && in->first[k + 1] <= i)
 			k++;
-		if (!in->addresses[i] || !in->sizes[i] ||
-		    in->sizes[i] > UINT64_MAX - in->addresses[i])
+		if (!in->addresses[i] || !in->sizes[i])
 			add(&plan, in->addresses[i], in->sizes[i], in->locations[k]);
 		else
 			plan_element(&plan, in->addresses[i], in->sizes[i], in->locations[k], owner);

@@ -11,6 +11,13 @@
  * Handles past the budget, over drivers that have host memory of various kinds:
  * where they go, what is charged for how long, what the program is told of them.
  */
+#include <sys/mman.h>
+
+static void *may_map(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
+#define mmap may_map
+#include "../../csrc/shim/ledger.c"
+#undef mmap
+
 #include "hooks_test.h"
 #include "message.h"
 
@@ -327,6 +334,42 @@ static void granularity(void)
 	CHECK_EQ(bytes, MIB(2));
 }
 
+/* ---- no memory for the books ---- */
+
+static bool no_memory;
+
+static void *may_map(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+	return no_memory ? MAP_FAILED : mmap(at, bytes, protection, flags, fd, offset);
+}
+
+/* What cannot be counted is not given, and nothing of it stays with the driver. */
+static void no_memory_for_the_books(void)
+{
+	const emuv_entry_t one = { .kind = EMUV_KIND_POOL, .key = 1 };
+	CUmemGenericAllocationHandle handles[FIRST_CAPACITY];
+	fake_state_t state;
+	uint64_t n = 0;
+
+	start((setup_t){ .vram = MIB(512), .policy = EMUV_POLICY_CAP, .card = MIB(1024) });
+	/* A handle is two entries: the last one's memory finds room, and it does not. */
+	CHECK_EQ(emuv_account_note(&one), 0);
+	no_memory = true;
+	while (!hook_cuMemCreate(&handles[n], MIB(2), &plain, 0))
+		n++;
+	CHECK_EQ(n, FIRST_CAPACITY / 4 - 1);
+	fake_state(&state);
+	CHECK_EQ(state.objects[FAKE_VMM], n);
+	CHECK_EQ(books(0).device, MIB(2) * n);
+	/* One more finds room, and then none does. */
+	CHECK_EQ(emuv_account_note(&(emuv_entry_t){ .kind = EMUV_KIND_POOL, .key = 2 }), 0);
+	CHECK_EQ(hook_cuMemMap(AT, MIB(2), 0, handles[0], 0), CUDA_ERROR_OUT_OF_MEMORY);
+	no_memory = false;
+	while (n)
+		CHECK_EQ(hook_cuMemRelease(handles[--n]), CUDA_SUCCESS);
+	check_empty();
+}
+
 int main(void)
 {
 	alarm(50);
@@ -340,5 +383,6 @@ int main(void)
 	mappings_hold_it();
 	pointers_are_of_the_device();
 	granularity();
+	no_memory_for_the_books();
 	return 0;
 }

@@ -279,6 +279,15 @@ class TestLostVariables:
             assert done.stderr.startswith("emuv: error: ")
             assert "\nemuv: hint: " in done.stderr
 
+    def test_what_belongs_to_no_run_is_not_taken(self, lookup: Path, env: dict[str, str]) -> None:
+        """The variables of somebody's own, in a shell whose child has lost one."""
+        loader = names(env, "LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "PATH")
+        own = names(env, "EMUV_VRAM", "EMUV_DRIVER", "EMUV_RUNTIME_DIR")
+        command = f"env -u EMUV_VRAM {lookup} dlsym libcuda.so.1; exit $?"
+        done = run(["sh", "-c", command], {**loader, **own})
+        assert (done.returncode, done.stdout) == (3, ""), done.stderr
+        assert "no process above this one has a budget" in done.stderr
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
     def test_another_users_are_not_taken(
         self, lookup: Path, env: dict[str, str], copied: Path

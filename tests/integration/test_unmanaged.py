@@ -141,11 +141,13 @@ def test_it_is_the_machines_word_under_an_outer_run(emuv_run: Runner) -> None:
     # GIVEN a shell under a budget THEN emuV's own commands see the card, not the budget
     code = (
         "from emuv_shim import _nvml, _driver; import os;"
-        "print(_nvml.ask(os.environ['EMUV_NVML'], users=True))"
+        "print(_nvml.ask(os.environ['EMUV_NVML'], users=True));"
+        "print(_nvml._open(os.environ['EMUV_NVML']).nvmlShutdown())"
     )
     env = {"EMUV_SIM_VRAM": str(256 * MIB)}
     done = emuv_run("--sim", "-q", "--vram", "32MiB", "--", sys.executable, "-c", code, env=env)
     assert f"total_bytes={256 * MIB}" in done.stdout, done.stderr
+    assert done.stdout.endswith("\n1\n")  # NVML_ERROR_UNINITIALIZED: nothing is left open
     inner = [sys.executable, "-m", "emuv_shim", "run", "--dry-run", "--vram", "50%", "true"]
     done = emuv_run("--sim", "-q", "--vram", "32MiB", "--", *inner, env=env)
     assert f"export EMUV_VRAM={128 * MIB}\n" in done.stdout, done.stderr
