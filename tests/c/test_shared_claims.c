@@ -222,7 +222,7 @@ static void pools_are_looked_at(void)
 }
 
 /* Each in a process and a run of its own. */
-static void in_child(const char *run, void (*work)(void))
+static void in_run(const char *run, void (*work)(void))
 {
 	pid_t child = fork();
 	int status;
@@ -243,13 +243,13 @@ int main(void)
 {
 	alarm(50);
 	emuv_message_quiet(1);
-	in_child("claims", a_claim_in_the_way);
-	in_child("used", a_claim_of_what_is_used);
-	in_child("columns", more_cards_than_columns);
-	in_child("slot", a_slot_that_was_anothers);
-	in_child("prefetch", a_claim_before_a_prefetch);
-	in_child("leaving", what_is_leaving_elsewhere);
-	in_child("changed", a_changed_budget_is_shown);
-	in_child("pools", pools_are_looked_at);
+	in_run("claims", a_claim_in_the_way);
+	in_run("used", a_claim_of_what_is_used);
+	in_run("columns", more_cards_than_columns);
+	in_run("slot", a_slot_that_was_anothers);
+	in_run("prefetch", a_claim_before_a_prefetch);
+	in_run("leaving", what_is_leaving_elsewhere);
+	in_run("changed", a_changed_budget_is_shown);
+	in_run("pools", pools_are_looked_at);
 	return 0;
 }
