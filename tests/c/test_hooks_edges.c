@@ -117,6 +117,29 @@ static void vmm_outlives_its_context(void)
 
 /* ---- frees that wait for a stream ---- */
 
+typedef struct {
+	CUcontext context;
+	CUstream stream;
+	CUdeviceptr spilled;
+} waiting_t;
+
+/* Beside a plain allocation one that is spilled, and freed in a stream that stands still. */
+static waiting_t waiting_free(uint64_t plain, uint64_t spilled)
+{
+	CUdeviceptr filler;
+	waiting_t w;
+
+	start_spill();
+	w.context = new_context(0);
+	w.stream = new_stream();
+	CHECK_EQ(hook_cuMemAlloc_v2(&filler, plain), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuMemAllocAsync(&w.spilled, spilled, w.stream), CUDA_SUCCESS);
+	CHECK_EQ(books(0).managed, spilled);
+	fake_hold(true);
+	CHECK_EQ(hook_cuMemFreeAsync(w.spilled, w.stream), CUDA_SUCCESS);
+	return w;
+}
+
 /*
  * cuMemCreate needs no current context, but a free that has come about does: it
  * is brought to an end in its own.
@@ -124,19 +147,9 @@ static void vmm_outlives_its_context(void)
 static void waiting_free_ends_without_a_context(void)
 {
 	CUmemGenericAllocationHandle handle;
-	CUdeviceptr filler, spilled;
-	CUcontext context;
-	CUstream stream;
+	waiting_t w = waiting_free(MIB(120), MIB(40));
 	fake_state_t state;
 
-	start_spill();
-	context = new_context(0);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemAlloc_v2(&filler, MIB(120)), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocAsync(&spilled, MIB(40), stream), CUDA_SUCCESS);
-	CHECK_EQ(books(0).managed, MIB(40));
-	fake_hold(true);
-	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_SUCCESS);
 	CHECK_EQ(books(0).managed, MIB(40)); /* charged until it has come about */
 	fake_state(&state);
 	CHECK_EQ(state.managed[0], MIB(40));
@@ -148,7 +161,7 @@ static void waiting_free_ends_without_a_context(void)
 	CHECK_EQ(state.objects[FAKE_EVENT], 0);
 	CHECK_EQ(books(0).managed, 0);
 	CHECK_EQ(hook_cuMemRelease(handle), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(w.context), CUDA_SUCCESS);
 	check_empty();
 }
 
@@ -161,22 +174,13 @@ static CUresult never_called(CUdeviceptr address, CUstream stream)
 
 static void a_waiting_free_is_not_freed_again(void)
 {
-	CUdeviceptr filler, spilled;
-	CUcontext context;
-	CUstream stream;
+	waiting_t w = waiting_free(MIB(120), MIB(40));
 
-	start_spill();
-	context = new_context(0);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemAlloc_v2(&filler, MIB(120)), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocAsync(&spilled, MIB(40), stream), CUDA_SUCCESS);
-	fake_hold(true);
-	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_SUCCESS);
 	g_real.cuMemFreeAsync = never_called;
-	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_ERROR_INVALID_VALUE);
+	CHECK_EQ(hook_cuMemFreeAsync(w.spilled, w.stream), CUDA_ERROR_INVALID_VALUE);
 	CHECK_EQ(books(0).managed, MIB(40));
 	fake_hold(false);
-	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(w.context), CUDA_SUCCESS);
 	check_empty();
 }
 
@@ -194,26 +198,18 @@ static void *release_later(void *argument)
 /* Full but for a free that is under way: the allocation waits for it. */
 static void allocation_waits_for_a_free(void)
 {
-	CUdeviceptr filler, spilled, wanted;
-	CUcontext context;
-	CUstream stream;
+	waiting_t w = waiting_free(MIB(128), MIB(64));
+	CUdeviceptr wanted;
 	pthread_t other;
 	uint64_t until;
 
-	start_spill();
-	context = new_context(0);
-	stream = new_stream();
-	CHECK_EQ(hook_cuMemAlloc_v2(&filler, MIB(128)), CUDA_SUCCESS);
-	CHECK_EQ(hook_cuMemAllocAsync(&spilled, MIB(64), stream), CUDA_SUCCESS);
-	fake_hold(true);
-	CHECK_EQ(hook_cuMemFreeAsync(spilled, stream), CUDA_SUCCESS);
 	until = fake_calls() + 12;
 	CHECK_EQ(pthread_create(&other, NULL, release_later, &until), 0);
 	CHECK_EQ(hook_cuMemAlloc_v2(&wanted, MIB(64)), CUDA_SUCCESS);
 	CHECK_EQ(pthread_join(other, NULL), 0);
 	CHECK_EQ(books(0).managed, MIB(64));
 	CHECK_EQ(emuv_account_segment()->device[0].denials, 0);
-	CHECK_EQ(hook_cuCtxDestroy_v2(context), CUDA_SUCCESS);
+	CHECK_EQ(hook_cuCtxDestroy_v2(w.context), CUDA_SUCCESS);
 	check_empty();
 }
 
